@@ -1,0 +1,1 @@
+"""The API and the command line: the edges people and programs touch."""

@@ -1,0 +1,156 @@
+"""What the walk asks of the outside world. Adapters implement these; tests run one suite on each."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from k9_broker.backends import Announcement
+from k9_broker.jobs import Claim, Job
+from k9_broker.requests import InferenceRequest
+from k9_broker.results import Chunk, Outcome, Result
+from k9_broker.snapshot import Snapshot
+from k9_broker.strategy.decision import Decision
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One entry of a job's relay.
+
+    `kind` is `running` (data: generation), `chunk` (data: an OpenAI-shaped chunk), `restart`
+    (the worker died or handed the job back after it had begun to answer; data: the new
+    generation) or `end` (data: `state`, and `error` if it failed). `id` resumes after it.
+    """
+
+    id: str
+    kind: str
+    data: Mapping[str, Any]
+
+
+class Ledger(Protocol):
+    """The truth about every job. Each method is one atomic step and may be repeated without harm.
+
+    All raise `LedgerUnavailable` when the store cannot be reached.
+    """
+
+    async def admit(
+        self, job_id: str, request: InferenceRequest, decision: Decision, *, waiter: str | None = None
+    ) -> Job:
+        """Take the first candidate with room: record, index and Celery message in one step.
+
+        Repeated with the same id and request it returns the job already there. Raises `QueueFull`
+        when no candidate has room and `IdempotencyConflict` when the id holds another request.
+        """
+        ...
+
+    async def claim(self, job_id: str, generation: int, worker: str) -> Claim | None:
+        """The right to run this generation, or `None` when it is superseded, ended or expired."""
+        ...
+
+    async def renew(self, claims: Iterable[Claim]) -> list[str]:
+        """Extend the leases; returns the ids of the jobs that are no longer the claimant's."""
+        ...
+
+    async def finish(self, claim: Claim, outcome: Outcome) -> bool:
+        """Record the outcome; `False` when the claim is superseded and nothing was recorded."""
+        ...
+
+    async def hand_back(self, claim: Claim) -> bool:
+        """Return a running job to the front of its queue, under the next generation."""
+        ...
+
+    async def cancel(self, job_id: str) -> Job:
+        """End the job unless it has ended already. Raises `JobNotFound`."""
+        ...
+
+    async def get(self, job_id: str) -> Job:
+        """Raises `JobNotFound`."""
+        ...
+
+    async def result(self, job_id: str) -> Result:
+        """The result of a succeeded job; raises the error of one that ended otherwise."""
+        ...
+
+    async def ping(self) -> None:
+        """Raises `LedgerUnavailable` when the store does not answer."""
+        ...
+
+
+class RelayWriter(Protocol):
+    """The worker's end of the relay."""
+
+    def send(self, claim: Claim, chunk: Chunk) -> None:
+        """Queue a chunk; the first of a job leaves at once, later ones every few milliseconds."""
+        ...
+
+    async def drain(self, claim: Claim) -> None:
+        """Return when every chunk of the job has been written."""
+        ...
+
+
+class RelayReader(Protocol):
+    """The API's end of the relay: one subscription for the whole process."""
+
+    @property
+    def waiter(self) -> str:
+        """This process's name, given to `Ledger.admit` so that workers know whom to wake."""
+        ...
+
+    def follow(self, job_id: str) -> AbstractAsyncContextManager[Follower]:
+        """Register interest; enter it before admitting the job, so that no wake-up is missed."""
+        ...
+
+
+class Follower(Protocol):
+    """One caller's view of one job's relay."""
+
+    async def ended(self) -> None:
+        """Return once the job has ended."""
+        ...
+
+    def events(self, after: str = "0") -> AsyncIterator[Event]:
+        """Events after the id `after`, live, ending after the `end` event."""
+        ...
+
+
+class Fleet(Protocol):
+    """Who serves what, and how busy they are."""
+
+    async def announce(self, announcement: Announcement) -> None:
+        """A worker's heartbeat; forgotten when not repeated within its time to live."""
+        ...
+
+    async def withdraw(self, node: str) -> None:
+        """The worker leaves on purpose."""
+        ...
+
+    async def snapshot(self) -> Snapshot:
+        """The fleet now, at most some tens of milliseconds old."""
+        ...
+
+
+class Caller(Protocol):
+    """One backend, ready to be called: a dialect joined to a transport, or a model in process.
+
+    All raise the tree under `BackendError` or `BadRequest`; cancelling a call closes its
+    connection. Nothing here retries, except once on a fresh connection when a reused one died
+    before any byte of an answer.
+    """
+
+    async def models(self) -> Sequence[str]:
+        """The models the backend has now."""
+        ...
+
+    async def call(self, request: InferenceRequest) -> Result:
+        """The whole answer."""
+        ...
+
+    def stream(self, request: InferenceRequest) -> AsyncIterator[Chunk]:
+        """The answer in OpenAI-shaped chunks. The last one carries `usage` and empty `choices`."""
+        ...
+
+    async def close(self) -> None:
+        """Release connections and memory."""
+        ...

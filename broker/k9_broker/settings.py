@@ -1,0 +1,138 @@
+"""Configuration: one `k9.toml`, every setting overridable by a `K9_…` environment variable.
+
+Read once, at the edge of each process, and passed on as a frozen value. Nested settings use two
+underscores: `K9_API__PORT=9000`. Secrets are never in the file: backend keys are named by their
+environment variable, API keys come from `K9_API_KEYS`.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+from k9_broker.backends import Backend
+from k9_broker.errors import ConfigurationError
+
+
+def default_state_dir() -> Path:
+    """`$XDG_STATE_HOME/k9`, or `~/.local/state/k9`."""
+    return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "k9"
+
+
+class ApiSettings(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    host: str = "127.0.0.1"
+    port: int = Field(default=8765, ge=0, le=65535)
+    max_body_bytes: int = Field(default=32 * 2**20, ge=1024)
+    """Bytes; a larger request body is refused with 413."""
+
+
+class FlowerSettings(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    enabled: bool = True
+    host: str = "127.0.0.1"
+    port: int = Field(default=5555, ge=0, le=65535)
+
+
+class JobSettings(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    lease_seconds: float = Field(default=6.0, gt=0.5)
+    """A worker that is silent for so long has lost its jobs. Renewed at a quarter of it."""
+    max_attempts: int = Field(default=3, ge=1)
+    """Claims of one job whose workers died before it becomes a dead letter."""
+    retention_seconds: int = Field(default=24 * 3600, ge=1)
+    """How long the record, the result and the relay of an ended job are kept."""
+
+
+class Settings(BaseSettings):
+    """All of K-9's settings."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="K9_", env_nested_delimiter="__", frozen=True, extra="forbid"
+    )
+
+    redis_url: str | None = None
+    """The ledger and the queues. Without it `k9 up` starts a private server of its own."""
+    state_dir: Path = Field(default_factory=default_state_dir)
+    """Where `k9 up` keeps its private Redis, logs and the addresses of what runs."""
+    embed_model: Path | None = None
+    """Folder of the embedding model; default: `models/minilm` in the state folder, if it exists."""
+    backends: tuple[Backend, ...] = ()
+    """In order of preference. Empty means: discover what runs on this machine."""
+    api_keys: str = Field(default="", repr=False)
+    """`tenant:key` pairs, comma separated; only from the environment. Empty: anyone may call."""
+    api: ApiSettings = ApiSettings()
+    flower: FlowerSettings = FlowerSettings()
+    jobs: JobSettings = JobSettings()
+    log_level: str = "INFO"
+
+    @field_validator("backends")
+    @classmethod
+    def _names_differ(cls, backends: tuple[Backend, ...]) -> tuple[Backend, ...]:
+        names = [backend.name for backend in backends]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"the name {twice[0]!r} is used twice; give each backend its own")
+        return backends
+
+    @property
+    def tenants(self) -> dict[str, str]:
+        """API key → tenant."""
+        pairs = (pair.partition(":") for pair in self.api_keys.split(",") if pair.strip())
+        return {key.strip(): tenant.strip() for tenant, _, key in pairs}
+
+    @property
+    def model_folder(self) -> Path:
+        return self.embed_model or self.state_dir / "models" / "minilm"
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        sources: list[PydanticBaseSettingsSource] = [init_settings, env_settings]
+        if path := config_file():
+            sources.append(TomlConfigSettingsSource(settings_cls, toml_file=path))
+        return tuple(sources)
+
+
+def config_file() -> Path | None:
+    """The file `K9_CONFIG` names, else `k9.toml` in the current folder, else none."""
+    if named := os.environ.get("K9_CONFIG"):
+        return Path(named)
+    here = Path("k9.toml")
+    return here if here.is_file() else None
+
+
+def load_settings(**overrides: Any) -> Settings:
+    """Read the configuration once. Raises `ConfigurationError` naming the key and the fix."""
+    path = config_file()
+    if path and not path.is_file():
+        raise ConfigurationError(f"K9_CONFIG names {path}, which is not a file.")
+    try:
+        return Settings(**overrides)
+    except ValidationError as error:
+        lines = [
+            f"  {'.'.join(str(part) for part in problem['loc']) or 'k9.toml'}: {problem['msg']}"
+            for problem in error.errors(include_url=False, include_input=False)
+        ]
+        raise ConfigurationError(
+            f"The configuration ({path or 'environment'}) is not valid:\n" + "\n".join(lines)
+        ) from None
+    except ValueError as error:  # tomllib.TOMLDecodeError and pydantic-settings' own
+        raise ConfigurationError(f"{path or 'The environment'} cannot be read: {error}") from None

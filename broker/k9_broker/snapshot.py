@@ -1,0 +1,63 @@
+"""The fleet at one moment: what every decision reads, so that it can be made again and explained."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from k9_broker.backends import Kind
+from k9_broker.errors import MAX_RETRY_AFTER
+from k9_broker.requests import Operation, Priority
+
+
+@dataclass(frozen=True, slots=True)
+class BackendView:
+    """One backend as routing sees it. Depths are counts of jobs; `service_seconds` is a mean per job."""
+
+    name: str
+    kind: Kind
+    dialect: str
+    models: frozenset[str]
+    operations: frozenset[Operation]
+    order: int
+    slots: int
+    """Over all its live workers."""
+    max_waiting: Mapping[Priority, int]
+    workers: int
+    """Live workers; 0 means it was here and is gone."""
+    waiting: Mapping[Priority, int] = field(default_factory=dict)
+    in_flight: int = 0
+    service_seconds: float = 1.0
+    oldest_age: float = 0.0
+    """Seconds the longest waiting job has waited."""
+
+    def estimated_wait(self, priority: Priority) -> float:
+        """Seconds until a new job of this priority would start, if the present rate holds."""
+        ahead = self.waiting.get(Priority.INTERACTIVE, 0)
+        if priority is Priority.BATCH:
+            ahead += self.waiting.get(Priority.BATCH, 0)
+        free = max(0, self.slots - self.in_flight)
+        rounds = max(0, ahead + 1 - free) / max(1, self.slots)
+        return rounds * self.service_seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """All backends, in configuration order."""
+
+    backends: tuple[BackendView, ...] = ()
+
+    def models(self) -> dict[str, tuple[BackendView, ...]]:
+        """Each model with the live backends that serve it, in order."""
+        served: dict[str, list[BackendView]] = {}
+        for backend in self.backends:
+            if backend.workers:
+                for model in sorted(backend.models):
+                    served.setdefault(model, []).append(backend)
+        return {model: tuple(places) for model, places in served.items()}
+
+
+def retry_after(wait: float) -> float:
+    """Seconds to tell a refused caller: the estimated wait, at least 1 and at most 60, whole."""
+    return float(max(1, min(int(MAX_RETRY_AFTER), math.ceil(wait))))
