@@ -61,7 +61,11 @@ class Job:
     started_at: float | None = None
     ended_at: float | None = None
     worker: str | None = None
+    attempts: int = 0
+    """Claims so far whose worker did not hand the job back."""
     error: K9Error | None = None
+    tokens_estimate: int = 0
+    """A rough size of the request for operators, from its length; never used for accounting."""
     prompt_tokens: int = 0
     completion_tokens: int = 0
     skipped: tuple[str, ...] = ()

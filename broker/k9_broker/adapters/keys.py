@@ -1,0 +1,58 @@
+"""Every Redis key K-9 writes, in one place, each with its life time.
+
+Celery's own keys (the queue lists, `unacked*`, `_kombu.*`, `*.pidbox`) stand beside them without a
+prefix, so K-9 wants a Redis database of its own.
+"""
+
+from __future__ import annotations
+
+SEQUENCE = "k9:seq"
+"""Counter: the place of a message in its queue."""
+DEADLINES = "k9:deadlines"
+"""Sorted set: every job that has not ended, by the instant it must have."""
+WORKERS = "k9:workers"
+"""Sorted set: node names by the instant their last announcement expires."""
+CANCELS = "k9:cancel"
+"""Channel: ids of running jobs that were taken from their worker."""
+UNACKED = "unacked"
+"""kombu's hash of messages a worker has taken and not acknowledged."""
+
+
+def job(job_id: str) -> str:
+    """Hash: the job's record. Lives until its retention after the end."""
+    return f"k9:job:{job_id}"
+
+
+def relay(job_id: str) -> str:
+    """Stream: the job's events. Lives as long as the record."""
+    return f"k9:relay:{job_id}"
+
+
+def waiting(queue: str) -> str:
+    """Sorted set: jobs queued in `queue`, by sequence number."""
+    return f"k9:waiting:{queue}"
+
+
+def leases(backend: str) -> str:
+    """Sorted set: jobs running at `backend`, by the instant their lease ends."""
+    return f"k9:leases:{backend}"
+
+
+def worker(node: str) -> str:
+    """String: the worker's last announcement. Lives a day, so that a backend that is gone is remembered."""
+    return f"k9:worker:{node}"
+
+
+def wake(waiter: str) -> str:
+    """Channel: what happened to the jobs an API process waits for."""
+    return f"k9:wake:{waiter}"
+
+
+PERMANENT = {
+    SEQUENCE: "one counter; losing it would reorder the reaper's view of every queue",
+    DEADLINES: "holds open jobs only; each member leaves when its job ends, and the sorted set with the last",
+    WORKERS: "one member per node; members a day past their expiry are removed at each announcement",
+    "k9:waiting:": "holds queued jobs only, bounded by the backend's mark",
+    "k9:leases:": "holds running jobs only, bounded by the backend's slots",
+}
+"""Keys, or prefixes of keys, without a time to live, and why."""

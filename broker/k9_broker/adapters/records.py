@@ -1,0 +1,102 @@
+"""The job record as Redis holds it: a hash of strings, read into the nouns and written from them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from hashlib import sha256
+from typing import Any
+
+from pydantic_core import from_json, to_json
+
+from k9_broker.adapters.celery_message import Subject
+from k9_broker.backends import Kind
+from k9_broker.errors import K9Error, from_record
+from k9_broker.jobs import Job, JobState
+from k9_broker.requests import InferenceRequest, Operation, Priority
+
+JOB_FIELDS = (
+    *("state", "generation", "operation", "model", "tenant", "priority", "backend", "kind", "reason"),
+    *("skipped", "stream", "created_at", "deadline_at", "started_at", "ended_at", "worker", "attempts"),
+    *("error", "tokens_estimate", "prompt_tokens", "completion_tokens"),
+)
+"""What a `Job` is read from: the record without its request and its result."""
+
+
+def subject_of(request: InferenceRequest, size: int) -> Subject:
+    """`size`: bytes of the dumped request; about four make a token."""
+    return Subject(
+        request.operation, request.model, request.stream, request.tenant, request.priority, size // 4
+    )
+
+
+def subject_of_job(job: Job) -> Subject:
+    return Subject(job.operation, job.model, job.stream, job.tenant, job.priority, job.tokens_estimate)
+
+
+def fingerprint(dumped: bytes) -> str:
+    """Tells two requests apart without keeping them: 128 bits of SHA-256."""
+    return sha256(dumped).hexdigest()[:32]
+
+
+def new_record(request: InferenceRequest, dumped: bytes, waiter: str | None) -> list[Any]:
+    """Fields and values that do not depend on the backend admission takes."""
+    subject = subject_of(request, len(dumped))
+    return [
+        *("operation", request.operation.value, "model", request.model, "tenant", request.tenant),
+        *("priority", request.priority.value, "stream", int(request.stream), "request", dumped),
+        *("tokens_estimate", subject.tokens_estimate, "waiters", waiter or ""),
+    ]
+
+
+def pairs(flat: Sequence[bytes]) -> dict[str, bytes]:
+    """`HGETALL` as a script returns it."""
+    return {flat[i].decode(): flat[i + 1] for i in range(0, len(flat), 2)}
+
+
+def record_bytes(record: Sequence[Any]) -> list[bytes]:
+    """`new_record` as Redis would give it back."""
+    return [word if isinstance(word, bytes) else str(word).encode() for word in record]
+
+
+def job_from(job_id: str, record: Mapping[str, bytes | None]) -> Job:
+    def text(name: str) -> str:
+        value = record.get(name)
+        return value.decode() if value else ""
+
+    def number(name: str) -> float | None:
+        value = record.get(name)
+        return float(value) if value else None
+
+    return Job(
+        id=job_id,
+        state=JobState(text("state")),
+        generation=int(text("generation")),
+        operation=Operation(text("operation")),
+        model=text("model"),
+        tenant=text("tenant"),
+        priority=Priority(text("priority")),
+        backend=text("backend"),
+        kind=Kind(text("kind")),
+        reason=text("reason"),
+        stream=text("stream") == "1",
+        created_at=number("created_at") or 0.0,
+        deadline_at=number("deadline_at") or 0.0,
+        started_at=number("started_at"),
+        ended_at=number("ended_at"),
+        worker=text("worker") or None,
+        attempts=int(text("attempts") or 0),
+        error=error_from(record.get("error")),
+        tokens_estimate=int(text("tokens_estimate") or 0),
+        prompt_tokens=int(text("prompt_tokens") or 0),
+        completion_tokens=int(text("completion_tokens") or 0),
+        skipped=tuple(text("skipped").splitlines()),
+    )
+
+
+def error_from(raw: bytes | None) -> K9Error | None:
+    return from_record(from_json(raw)) if raw else None
+
+
+def error_text(error: K9Error | None) -> str:
+    """The error as JSON, or the empty string."""
+    return to_json(error.record()).decode() if error else ""

@@ -1,0 +1,93 @@
+"""The fleet on Redis: announcements with a time to live, and the depths that admission itself uses."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from itertools import groupby, islice
+
+from k9_broker.adapters import keys
+from k9_broker.adapters.connect import Commands
+from k9_broker.backends import Announcement
+from k9_broker.requests import Priority
+from k9_broker.snapshot import BackendView, Snapshot
+
+ANNOUNCE_EVERY = 2.0
+"""Seconds between a worker's announcements."""
+ANNOUNCEMENT_LIVES = 8.0
+"""Seconds after which a silent worker counts as gone."""
+_REMEMBERED = 24 * 3600
+_FRESH = 0.05
+"""Seconds a snapshot is reused; admission checks the depth itself, so its age does no harm."""
+
+
+class RedisFleet:
+    """Implements `k9_broker.ports.Fleet`."""
+
+    def __init__(self, commands: Commands) -> None:
+        self._commands = commands
+        self._snapshot = Snapshot()
+        self._taken = float("-inf")
+        self._taking = asyncio.Lock()
+
+    async def announce(self, announcement: Announcement) -> None:
+        now = time.time()
+        text = announcement.model_dump_json()
+        await asyncio.gather(
+            self._commands.command("SET", keys.worker(announcement.node), text, "EX", _REMEMBERED),
+            self._commands.command("ZADD", keys.WORKERS, now + ANNOUNCEMENT_LIVES, announcement.node),
+            self._commands.command("ZREMRANGEBYSCORE", keys.WORKERS, "-inf", now - _REMEMBERED),
+        )
+
+    async def withdraw(self, node: str) -> None:
+        await self._commands.command("ZADD", keys.WORKERS, "XX", time.time(), node)
+
+    async def snapshot(self) -> Snapshot:
+        async with self._taking:
+            if time.monotonic() - self._taken > _FRESH:
+                reply = await self._commands.script("fleet", [keys.WORKERS], [])
+                self._snapshot = _read(*reply)
+                self._taken = time.monotonic()
+        return self._snapshot
+
+
+def _read(now: bytes, workers: Sequence[bytes], depths: Sequence[bytes | int]) -> Snapshot:
+    alive: list[tuple[Announcement, bool]] = [
+        (Announcement.model_validate_json(workers[i + 1]), float(workers[i]) > float(now))
+        for i in range(0, len(workers), 2)
+    ]
+    depth_of = {}
+    rest = iter(depths)
+    while row := list(islice(rest, 6)):
+        name = row[0].decode() if isinstance(row[0], bytes) else str(row[0])
+        depth_of[name] = [float(value) for value in row[1:]]
+    alive.sort(key=lambda pair: pair[0].backend)
+    views = [
+        _view(list(group), depth_of[name]) for name, group in groupby(alive, key=lambda pair: pair[0].backend)
+    ]
+    return Snapshot(tuple(sorted(views, key=lambda view: (view.order, view.name))))
+
+
+def _view(said: list[tuple[Announcement, bool]], depth: Sequence[float]) -> BackendView:
+    live = [announcement for announcement, is_alive in said if is_alive]
+    of = live or [announcement for announcement, _ in said]
+    in_flight, interactive, interactive_age, batch, batch_age = depth
+    return BackendView(
+        name=of[0].backend,
+        kind=of[0].kind,
+        dialect=of[0].dialect,
+        models=frozenset(model for one in of for model in one.models),
+        operations=frozenset(operation for one in of for operation in one.operations),
+        order=min(one.order for one in of),
+        slots=sum(one.slots for one in live),
+        max_waiting={
+            Priority.INTERACTIVE: max(one.max_waiting for one in of),
+            Priority.BATCH: max(one.max_waiting_batch for one in of),
+        },
+        workers=len(live),
+        waiting={Priority.INTERACTIVE: int(interactive), Priority.BATCH: int(batch)},
+        in_flight=int(in_flight),
+        service_seconds=sum(one.service_seconds for one in of) / len(of),
+        oldest_age=max(interactive_age, batch_age),
+    )

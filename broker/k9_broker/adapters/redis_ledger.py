@@ -1,0 +1,184 @@
+"""The ledger on Redis: the state machine of every job, one Lua script a step.
+
+States change only in `scripts/*.lua`, by compare-and-set on state, generation and token, so two
+workers, a reaper and a caller may act on one job at once and exactly one of them wins.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterable
+from typing import Any
+
+from k9_broker.adapters import keys
+from k9_broker.adapters.celery_message import message
+from k9_broker.adapters.connect import Commands
+from k9_broker.adapters.records import (
+    JOB_FIELDS,
+    error_text,
+    fingerprint,
+    job_from,
+    new_record,
+    pairs,
+    record_bytes,
+    subject_of,
+    subject_of_job,
+)
+from k9_broker.errors import (
+    IdempotencyConflict,
+    JobCancelled,
+    JobExpired,
+    JobNotFound,
+    K9Error,
+    QueueFull,
+    WorkerLost,
+)
+from k9_broker.jobs import Claim, Job, JobState
+from k9_broker.requests import InferenceRequest
+from k9_broker.results import Outcome, Result
+from k9_broker.settings import JobSettings
+from k9_broker.strategy.decision import Decision
+
+
+class RedisLedger:
+    """Implements `k9_broker.ports.Ledger`."""
+
+    def __init__(self, commands: Commands, settings: JobSettings) -> None:
+        self._commands = commands
+        self._settings = settings
+
+    async def admit(
+        self, job_id: str, request: InferenceRequest, decision: Decision, *, waiter: str | None = None
+    ) -> Job:
+        dumped = request.dump()
+        template = message(job_id, 1, subject_of(request, len(dumped)))
+        record = new_record(request, dumped, waiter)
+        candidates: list[Any] = []
+        for one in decision.candidates:
+            candidates += [one.backend, one.kind.value, one.queue, one.max_waiting, one.reason]
+        removals = "".join(f"{removal.backend}: {removal.reason}\n" for removal in decision.removals)
+        reply = await self._commands.script(
+            "admit",
+            [keys.job(job_id), keys.DEADLINES],
+            [
+                *(job_id, fingerprint(dumped), request.allowed_seconds, self._settings.retention_seconds),
+                *(removals, template.head, template.middle, template.tail),
+                *(len(decision.candidates), len(record), *candidates, *record),
+            ],
+        )
+        verdict = reply[0].decode()
+        if verdict == "full":
+            raise QueueFull
+        if verdict == "conflict":
+            raise IdempotencyConflict
+        if verdict == "duplicate":
+            return await self.get(job_id)
+        return job_from(job_id, {**pairs(record_bytes(record)), **pairs(reply[1:])})
+
+    async def claim(self, job_id: str, generation: int, worker: str) -> Claim | None:
+        token = secrets.token_hex(12)
+        reply = await self._commands.script(
+            "claim",
+            [keys.job(job_id)],
+            [
+                *(job_id, generation, token, self._settings.lease_seconds, worker),
+                *(self._settings.retention_seconds, error_text(JobExpired())),
+            ],
+        )
+        if reply[0] != b"claimed":
+            return None
+        record = pairs(reply[1:])
+        return Claim(job_from(job_id, record), token, InferenceRequest.load(record["request"]))
+
+    async def renew(self, claims: Iterable[Claim]) -> list[str]:
+        by_backend: dict[str, list[Claim]] = {}
+        for claim in claims:
+            by_backend.setdefault(claim.job.backend, []).append(claim)
+        lost: list[str] = []
+        for backend, held in by_backend.items():
+            reply = await self._commands.script(
+                "renew",
+                [keys.leases(backend), *(keys.job(claim.job.id) for claim in held)],
+                [
+                    self._settings.lease_seconds,
+                    *(word for claim in held for word in (claim.job.id, claim.token)),
+                ],
+            )
+            lost += [job_id.decode() for job_id in reply]
+        return lost
+
+    async def finish(self, claim: Claim, outcome: Outcome) -> bool:
+        usage = outcome.usage
+        record: list[Any] = ["prompt_tokens", usage.prompt, "completion_tokens", usage.completion]
+        if outcome.result is not None:
+            record += ["result", outcome.result.dump()]
+        reply = await self._commands.script(
+            "finish",
+            [keys.job(claim.job.id)],
+            [
+                *(claim.job.id, claim.token, outcome.state.value, self._settings.retention_seconds),
+                *(error_text(outcome.error), *record),
+            ],
+        )
+        return bool(reply)
+
+    async def hand_back(self, claim: Claim) -> bool:
+        return await self._requeue(claim.job, "hand-back", claim.token) == "requeued"
+
+    async def requeue_orphan(self, job: Job) -> str:
+        """For the reaper: a job whose lease ran out. Gives `requeued`, `dead` or `superseded`."""
+        return await self._requeue(job, "orphan")
+
+    async def requeue_lost(self, job: Job) -> str:
+        """For the reaper: a queued job whose message is gone. Gives `requeued` or `superseded`."""
+        return await self._requeue(job, "lost")
+
+    async def _requeue(self, job: Job, why: str, token: str = "") -> str:
+        template = message(job.id, job.generation + 1, subject_of_job(job))
+        reply: bytes = await self._commands.script(
+            "requeue",
+            [keys.job(job.id)],
+            [
+                *(job.id, job.generation, why, token, self._settings.max_attempts),
+                *(self._settings.retention_seconds, error_text(WorkerLost())),
+                *(template.head, template.middle, template.tail),
+            ],
+        )
+        return reply.decode()
+
+    async def cancel(self, job_id: str) -> Job:
+        await self._stop(job_id, JobState.CANCELLED, JobCancelled(), only_late=False)
+        return await self.get(job_id)
+
+    async def expire(self, job_id: str) -> None:
+        """For the reaper: end a job whose deadline has passed."""
+        await self._stop(job_id, JobState.EXPIRED, JobExpired(), only_late=True)
+
+    async def _stop(self, job_id: str, state: JobState, error: K9Error, *, only_late: bool) -> None:
+        await self._commands.script(
+            "stop",
+            [keys.job(job_id)],
+            [
+                *(job_id, state.value, self._settings.retention_seconds, error_text(error)),
+                int(only_late),
+            ],
+        )
+
+    async def get(self, job_id: str) -> Job:
+        values = await self._commands.command("HMGET", keys.job(job_id), *JOB_FIELDS)
+        if values[0] is None:
+            raise JobNotFound
+        return job_from(job_id, dict(zip(JOB_FIELDS, values, strict=True)))
+
+    async def result(self, job_id: str) -> Result:
+        result, *values = await self._commands.command("HMGET", keys.job(job_id), "result", *JOB_FIELDS)
+        if values[0] is None:
+            raise JobNotFound
+        if result is not None:
+            return Result.load(result)
+        raise job_from(job_id, dict(zip(JOB_FIELDS, values, strict=True))).error or K9Error(
+            "The job has no result yet."
+        )
+
+    async def ping(self) -> None:
+        await self._commands.command("PING")

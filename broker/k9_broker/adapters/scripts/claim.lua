@@ -1,0 +1,24 @@
+-- claim: give a worker the right to run one generation of a job.
+-- KEYS  1 job record
+-- ARGV  1 id · 2 generation · 3 token · 4 lease seconds · 5 worker · 6 seconds kept · 7 error if expired
+-- Gives {'claimed', field, value, …}, {'superseded'} or {'expired'}. The same token may ask again.
+local job, id, token = KEYS[1], ARGV[1], ARGV[3]
+local h = redis.call('HMGET', job, 'state', 'generation', 'token', 'queue', 'backend', 'deadline_at')
+if h[1] == 'running' and h[3] == token then
+  return { 'claimed', unpack(redis.call('HGETALL', job)) }
+end
+if h[1] ~= 'queued' or h[2] ~= ARGV[2] then
+  return { 'superseded' }
+end
+local now = clock()
+if tonumber(h[6]) <= now then
+  end_job(job, id, 'expired', ARGV[6], ARGV[7])
+  return { 'expired' }
+end
+redis.call('HSET', job, 'state', 'running', 'token', token, 'worker', ARGV[5], 'started_at', instant(now))
+redis.call('HINCRBY', job, 'attempts', 1)
+redis.call('ZREM', 'k9:waiting:' .. h[4], id)
+redis.call('ZADD', 'k9:leases:' .. h[5], instant(now + tonumber(ARGV[4])), id)
+record_event(job, id, 'running', '{"generation":' .. h[2] .. '}')
+wake(job, id, 'event')
+return { 'claimed', unpack(redis.call('HGETALL', job)) }

@@ -1,0 +1,30 @@
+-- fleet: every worker that announced itself lately, and the depths of every backend they name.
+-- KEYS  1 workers
+-- Gives {now, workers, depths}: per worker its expiry and announcement; per backend its name, in-flight,
+--       then waiting and the oldest job's age in seconds (interactive, then batch).
+local now = clock()
+local workers, depths, seen = {}, {}, {}
+local nodes = redis.call('ZRANGE', KEYS[1], 0, -1, 'WITHSCORES')
+for i = 1, #nodes, 2 do
+  local text = redis.call('GET', 'k9:worker:' .. nodes[i])
+  if text then
+    workers[#workers + 1] = nodes[i + 1]
+    workers[#workers + 1] = text
+    local said = cjson.decode(text)
+    if not seen[said.backend] then
+      seen[said.backend] = true
+      depths[#depths + 1] = said.backend
+      depths[#depths + 1] = redis.call('ZCOUNT', 'k9:leases:' .. said.backend, instant(now), '+inf')
+      for _, priority in ipairs({ 'interactive', 'batch' }) do
+        local index = 'k9:waiting:k9.' .. said.kind .. '.' .. said.backend .. '.' .. priority
+        depths[#depths + 1] = redis.call('ZCARD', index)
+        local first = redis.call('ZRANGE', index, 0, 0)[1]
+        local created = first and redis.call('HGET', 'k9:job:' .. first, 'created_at')
+        depths[#depths + 1] = instant(created and math.max(0, now - tonumber(created)) or 0)
+      end
+    end
+  else
+    redis.call('ZREM', KEYS[1], nodes[i])
+  end
+end
+return { instant(now), workers, depths }

@@ -1,0 +1,41 @@
+-- overdue: what the reaper should look at. Index entries whose record is gone are dropped on the way.
+-- KEYS  per backend: leases, then per queue of it: list, index (two queues)
+-- ARGV  1 most of each kind
+-- Gives {past their deadline, orphans, perhaps lost}; each id of the latter two is followed by its generation.
+-- Only jobs older than the oldest waiting message of their queue can have lost theirs.
+local now, most = instant(clock()), tonumber(ARGV[1])
+local late = redis.call('ZRANGEBYSCORE', 'k9:deadlines', '-inf', now, 'LIMIT', 0, most)
+local orphans, lost = {}, {}
+for at = 1, #KEYS, 5 do
+  for _, id in ipairs(redis.call('ZRANGEBYSCORE', KEYS[at], '-inf', now, 'LIMIT', 0, most)) do
+    local generation = redis.call('HGET', 'k9:job:' .. id, 'generation')
+    if generation then
+      orphans[#orphans + 1] = id
+      orphans[#orphans + 1] = generation
+    else
+      redis.call('ZREM', KEYS[at], id)
+    end
+  end
+  for q = at + 1, at + 3, 2 do
+    local oldest = redis.call('LINDEX', KEYS[q], -1)
+    local top = '+inf'
+    if oldest then
+      local number = string.match(oldest, '"delivery_tag": ?"[^"]*:(%-?%d+)"')
+      top = number and '(' .. number
+    end
+    if top then
+      for _, id in ipairs(redis.call('ZRANGEBYSCORE', KEYS[q + 1], '-inf', top, 'LIMIT', 0, most)) do
+        local h = redis.call('HMGET', 'k9:job:' .. id, 'generation', 'state')
+        local number = redis.call('ZSCORE', KEYS[q + 1], id)
+        local tag = id .. ':' .. (h[1] or '') .. ':' .. string.format('%.0f', tonumber(number))
+        if h[2] ~= 'queued' then
+          redis.call('ZREM', KEYS[q + 1], id)
+        elseif redis.call('HEXISTS', 'unacked', tag) == 0 then
+          lost[#lost + 1] = id
+          lost[#lost + 1] = h[1]
+        end
+      end
+    end
+  end
+end
+return { late, orphans, lost }

@@ -1,0 +1,61 @@
+-- Stands before every script: the clock, the relay, the wake-up and the one way a job ends.
+-- Keys that depend on a record (its queue's index, its backend's leases) are derived here, so K-9
+-- needs one Redis, not a Redis Cluster; Celery's transport needs the same.
+
+local function clock()
+  local t = redis.call('TIME')
+  return tonumber(t[1]) + tonumber(t[2]) / 1000000
+end
+
+local function instant(seconds)
+  return string.format('%.6f', seconds)
+end
+
+-- Tell every API process that waits for the job. Message: what happened, then job ids.
+local function wake(job, id, what)
+  local waiters = redis.call('HGET', job, 'waiters')
+  if waiters then
+    for waiter in string.gmatch(waiters, '%S+') do
+      redis.call('PUBLISH', 'k9:wake:' .. waiter, what .. ' ' .. id)
+    end
+  end
+end
+
+-- Append an event to the job's relay, which lives as long as the record.
+local function record_event(job, id, kind, data)
+  local relay = 'k9:relay:' .. id
+  redis.call('XADD', relay, '*', 'kind', kind, 'data', data)
+  if redis.call('XLEN', relay) == 1 then
+    redis.call('EXPIRE', relay, math.max(1, redis.call('TTL', job)))
+  end
+end
+
+-- Put a message for the job at the end ('back') or the beginning ('front') of a queue. Its sequence
+-- number keeps the order of the list, so that the reaper can tell a lost message from a waiting one.
+local function enqueue(queue, id, place, head, middle, tail)
+  local index = 'k9:waiting:' .. queue
+  local number = redis.call('INCR', 'k9:seq')
+  if place == 'front' then
+    local first = redis.call('ZRANGE', index, 0, 0, 'WITHSCORES')
+    if first[2] then number = tonumber(first[2]) - 1 end
+  end
+  local text = string.format('%.0f', number)
+  redis.call('ZADD', index, text, id)
+  redis.call(place == 'front' and 'RPUSH' or 'LPUSH', queue, head .. queue .. middle .. text .. tail)
+end
+
+-- The one way a job ends: every index forgets it, the relay says so, waiters wake, retention begins.
+local function end_job(job, id, state, keep, fault)
+  local h = redis.call('HMGET', job, 'queue', 'backend')
+  redis.call('HSET', job, 'state', state, 'ended_at', instant(clock()))
+  if fault ~= '' then redis.call('HSET', job, 'error', fault) end
+  if state == 'succeeded' or state == 'cancelled' then redis.call('HDEL', job, 'request') end
+  redis.call('ZREM', 'k9:waiting:' .. h[1], id)
+  redis.call('ZREM', 'k9:leases:' .. h[2], id)
+  redis.call('ZREM', 'k9:deadlines', id)
+  record_event(job, id, 'end', '{"state":"' .. state .. '"' .. (fault ~= '' and ',"error":' .. fault or '') .. '}')
+  redis.call('EXPIRE', job, keep)
+  redis.call('EXPIRE', 'k9:relay:' .. id, keep)
+  wake(job, id, 'end')
+end
+

@@ -1,0 +1,83 @@
+"""The Celery application: its settings, its queues, its tasks.
+
+Workers, Flower and any stock Celery tool load it as `k9_workers.app`. With `K9_BACKEND` set, the
+process is that backend's worker; without, it only knows the settings.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from typing import Any
+
+from celery import Celery
+from kombu.entity import Exchange, Queue
+
+from k9_broker.backends import Backend
+from k9_broker.naming import node_name, queue_name, task_name
+from k9_broker.requests import Operation, Priority
+from k9_broker.settings import load_settings
+from k9_workers import redis_transport
+from k9_workers.execute import execute
+from k9_workers.lifecycle import Lifecycle, backend_from_environment
+from k9_workers.pool import AsyncTask
+
+redis_transport.install()
+settings = load_settings()
+
+app = Celery("k9", broker=settings.redis_url or "redis://127.0.0.1:6379/0")
+app.conf.update(
+    task_serializer="json",
+    accept_content=["json"],
+    # The ledger is the truth, a message only a wake-up: acknowledged when taken, no results kept.
+    task_acks_late=False,
+    task_ignore_result=True,
+    result_backend=None,
+    worker_pool="k9_workers.pool:TaskPool",
+    worker_prefetch_multiplier=1,
+    worker_send_task_events=True,
+    task_send_sent_event=False,
+    task_track_started=True,
+    worker_hijack_root_logger=False,
+    worker_log_color=False,
+    broker_connection_retry_on_startup=True,
+    broker_connection_max_retries=None,
+    broker_transport_options={
+        "visibility_timeout": 60,
+        "unacked_restore_interval": 5,
+        "unacked_restore_throttle": 1,
+        "unacked_mutex_expire": 10,
+        "max_connections": 64,
+        "socket_connect_timeout": 2,
+        "socket_timeout": 10,  # longer than the second kombu's BRPOP waits
+        "socket_keepalive": True,
+        "health_check_interval": 10,
+        "queue_order_strategy": "priority",
+    },
+)
+
+
+def queues(backend: Backend) -> list[Queue]:
+    """The backend's two queues, interactive first; each with an exchange of its own, because queues
+    without one all share the default exchange and key."""
+    names = [queue_name(backend.kind, backend.name, priority) for priority in Priority]
+    return [Queue(name, Exchange(name, type="direct"), routing_key=name) for name in names]
+
+
+def serve(backend: Backend, order: int, node: str) -> None:
+    """Make this process the worker of `backend`: consume its queues, run its jobs."""
+    app.conf.task_queues = queues(backend)
+    lifecycle = Lifecycle(backend, order, node, settings)
+    lifecycle.connect()
+
+    async def run(job_id: str, generation: int) -> dict[str, Any]:
+        return await execute(lifecycle.runtime, job_id, generation)
+
+    for operation in Operation:
+        app.task(run, name=task_name(operation), base=AsyncTask)
+
+
+if "K9_BACKEND" in os.environ:
+    _backend, _order = backend_from_environment(settings)
+    _node = os.environ.get("K9_NODE") or node_name(_backend.name, socket.gethostname())
+    serve(_backend, _order, _node)

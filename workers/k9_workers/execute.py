@@ -1,0 +1,100 @@
+"""The walk of one job in a worker: claim → call → relay → finish."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from typing import Any
+
+from k9_broker.errors import K9Error
+from k9_broker.jobs import Claim
+from k9_broker.requests import Operation
+from k9_broker.results import Outcome, Result, Usage
+from k9_broker.verdict import GiveUp, on_failure
+from k9_workers.runtime import Runtime
+
+logger = logging.getLogger(__name__)
+
+
+async def execute(runtime: Runtime, job_id: str, generation: int) -> dict[str, Any]:
+    """Run one generation of a job, if it is still wanted. Gives what operators may see of the end.
+
+    A job is taken from its worker by cancelling the call (it ended, or another worker has it); it is
+    handed back when the worker itself must go.
+    """
+    await runtime.ready.wait()
+    claim = await runtime.ledger.claim(job_id, generation, runtime.node)
+    if claim is None:
+        return {"superseded": True}
+    started = time.monotonic()
+    call = asyncio.create_task(_attempts(runtime, claim))
+    with runtime.holding(claim, call) as held:
+        await asyncio.wait([call])
+        if held.taken:
+            return {"backend": runtime.backend.name, "taken": True}
+        if call.cancelled():
+            await runtime.ledger.hand_back(claim)
+            return {"backend": runtime.backend.name, "handed_back": True}
+        outcome = call.result()
+        recorded = await runtime.ledger.finish(claim, outcome)
+    elapsed = time.monotonic() - started
+    runtime.observe(elapsed)
+    return {
+        "backend": runtime.backend.name,
+        "state": outcome.state.value if recorded else "superseded",
+        "tokens": outcome.usage.total,
+        "ms": round(elapsed * 1000),
+    }
+
+
+async def _attempts(runtime: Runtime, claim: Claim) -> Outcome:
+    """The one retry loop; `on_failure` judges."""
+    attempt = 0
+    while True:
+        attempt += 1
+        answer = _Answer()
+        try:
+            return await answer.fetch(runtime, claim)
+        except K9Error as error:
+            failure = error
+        except Exception as unforeseen:
+            # The class says what broke; the text may hold what the caller wrote.
+            logger.error("job %s: unforeseen %s", claim.job.id, type(unforeseen).__name__)
+            failure = K9Error()
+        verdict = on_failure(
+            failure,
+            priority=claim.job.priority,
+            attempt=attempt,
+            answered=answer.begun,
+            seconds_left=claim.job.deadline_at - time.time(),
+        )
+        if isinstance(verdict, GiveUp):
+            return Outcome.failed(failure, answer.usage)
+        logger.info("job %s: %s, again in %.1f s", claim.job.id, failure.code, verdict.delay)
+        await asyncio.sleep(verdict.delay)
+
+
+class _Answer:
+    """What one attempt has brought so far."""
+
+    def __init__(self) -> None:
+        self.begun = False
+        self.usage = Usage()
+
+    async def fetch(self, runtime: Runtime, claim: Claim) -> Outcome:
+        request = claim.request
+        if not request.stream or request.operation is Operation.EMBEDDINGS:
+            return Outcome.succeeded(await runtime.caller.call(request))
+        chunks = 0
+        try:
+            async for chunk in runtime.caller.stream(request):
+                runtime.relay.send(claim, chunk)
+                self.begun = True
+                chunks += 1
+                if chunk.get("usage"):
+                    self.usage = Usage.from_openai(chunk["usage"])
+                runtime.report(claim, f"streaming {chunks} chunks")
+        finally:
+            await runtime.relay.drain(claim)
+        return Outcome.succeeded(Result(model=claim.job.model, usage=self.usage))

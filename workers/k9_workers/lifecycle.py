@@ -1,0 +1,120 @@
+"""Ties the runtime to Celery's life: when the pool starts, when the worker is ready, when it must go.
+
+A worker that is told to stop takes no more messages, lets running jobs end, and after
+`LEAVE_AFTER` seconds hands the rest back to their queues. Told to stop at once (SIGQUIT), it hands
+everything back at once.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from typing import Any
+
+from celery import signals
+
+from k9_broker.backends import Backend
+from k9_broker.jobs import Claim
+from k9_broker.naming import task_name
+from k9_broker.settings import Settings
+from k9_workers.callers import build_caller
+from k9_workers.pool import TaskPool
+from k9_workers.runtime import Runtime
+
+logger = logging.getLogger(__name__)
+
+LEAVE_AFTER = 20.0
+"""Seconds running jobs may still take after the worker was told to stop."""
+
+
+class Lifecycle:
+    """Holds the runtime between Celery's signals."""
+
+    def __init__(self, backend: Backend, order: int, node: str, settings: Settings) -> None:
+        self._backend = backend
+        self._order = order
+        self._node = node
+        self._settings = settings
+        self._runtime: Runtime | None = None
+        self._dispatcher: Any = None
+
+    def connect(self) -> None:
+        signals.worker_process_init.connect(self._pool_started, weak=False)
+        signals.worker_ready.connect(self._worker_ready, weak=False)
+        signals.worker_shutting_down.connect(self._must_leave, weak=False)
+        signals.worker_process_shutdown.connect(self._pool_leaves, weak=False)
+
+    @property
+    def runtime(self) -> Runtime:
+        if self._runtime is None:
+            raise RuntimeError("the pool has not started")
+        return self._runtime
+
+    @property
+    def _pool(self) -> TaskPool:
+        if TaskPool.running is None:
+            raise RuntimeError("K-9's tasks need K-9's pool: start the worker with `k9 worker`")
+        return TaskPool.running
+
+    def _pool_started(self, **_: Any) -> None:
+        self._pool.run(self._start()).result(30)
+
+    async def _start(self) -> None:
+        settings = self._settings
+        if settings.redis_url is None:
+            raise RuntimeError("K9_REDIS_URL is not set")
+        self._runtime = Runtime(
+            backend=self._backend,
+            order=self._order,
+            node=self._node,
+            caller=build_caller(self._backend, settings.model_folder),
+            redis_url=settings.redis_url,
+            jobs=settings.jobs,
+        )
+        self._runtime.on_report = self._report
+        await self._runtime.start()
+
+    def _worker_ready(self, sender: Any = None, **_: Any) -> None:
+        self._dispatcher = getattr(sender, "event_dispatcher", None)
+
+        async def announce() -> None:
+            self.runtime.announce()
+
+        self._pool.run(announce())
+        logger.info("serving %s as %s", self._backend.name, self._node)
+
+    def _must_leave(self, how: str = "Warm", **_: Any) -> None:
+        if self._runtime is not None:
+            patience = LEAVE_AFTER if how == "Warm" else 0.0
+            loop = self._pool.loop
+            loop.call_soon_threadsafe(loop.call_later, patience, self._runtime.hand_back_all)
+
+    def _pool_leaves(self, **_: Any) -> None:
+        if self._runtime is not None:
+            self._pool.run(self._runtime.close()).result(10)
+            self._runtime = None
+
+    def _report(self, claim: Claim, progress: str) -> None:
+        """A repeated `task-started` is how Flower shows progress without leaving the state STARTED."""
+        if self._dispatcher is not None:
+            self._pool.post(self._send_report, claim, progress)
+
+    def _send_report(self, claim: Claim, progress: str) -> None:
+        self._dispatcher.send(
+            "task-started", uuid=claim.job.id, name=task_name(claim.job.operation), result=progress
+        )
+
+
+def backend_from_environment(settings: Settings) -> tuple[Backend, int]:
+    """The backend this process serves, and its place in the configuration.
+
+    `K9_BACKEND` is a name of `k9.toml`, or a whole backend as JSON. Raises `KeyError` when unset.
+    """
+    said = os.environ["K9_BACKEND"]
+    if said.startswith("{"):
+        return Backend.model_validate(json.loads(said)), int(os.environ.get("K9_BACKEND_ORDER", "0"))
+    for order, backend in enumerate(settings.backends):
+        if backend.name == said:
+            return backend, order
+    raise KeyError(said)
