@@ -9,13 +9,13 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from k9_broker.testing import FakeServer
-
 from k9_broker.backends import Backend
+from k9_broker.testing import FakeServer
 from stand import RedisProcess, free_port, wait_until
 
 LEASE_SECONDS = 3.0
@@ -153,6 +153,19 @@ class Stack:
         )
         assert status == 202, said
         return str(said["id"])
+
+    def ended(self, jobs: list[str], seconds: float) -> Counter[str]:
+        """How many jobs ended in which state, once all have."""
+        states: dict[str, str] = {}
+
+        def all_ended() -> bool:
+            for job in jobs:
+                if states.get(job) in (None, "queued", "running"):
+                    states[job] = self.job(job)["state"]
+            return not any(state in ("queued", "running") for state in states.values())
+
+        wait_until(all_ended, "every job has ended", seconds)
+        return Counter(states.values())
 
     def stop(self) -> None:
         for child in [self.api, *self.workers.values()]:

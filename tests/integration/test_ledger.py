@@ -229,18 +229,6 @@ async def test_a_lost_message_is_sent_again_and_waiting_ones_are_not(
     assert clean_redis.client.llen("k9.local.a.interactive") == 2
 
 
-async def test_a_message_a_worker_holds_unacknowledged_is_not_lost(
-    ledger: RedisLedger, reaper: Reaper, clean_redis: RedisProcess
-) -> None:
-    job = await admit(ledger)
-    message = json.loads(clean_redis.client.rpop("k9.local.a.interactive"))
-    clean_redis.client.hset(keys.UNACKED, message["properties"]["delivery_tag"], "held")
-    for _ in range(4):
-        assert not any((await reaper.sweep()).values())
-        await asyncio.sleep(1)
-    assert (await ledger.get(job.id)).generation == 1
-
-
 async def test_the_reaper_expires_what_waits_past_its_deadline(ledger: RedisLedger, reaper: Reaper) -> None:
     job = await admit(ledger, deadline=0.05)
     await sweep_until(reaper, "expired")

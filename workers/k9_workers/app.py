@@ -11,6 +11,7 @@ import socket
 from typing import Any
 
 from celery import Celery
+from celery.worker import state
 from kombu.entity import Exchange, Queue
 
 from k9_broker.backends import Backend
@@ -34,6 +35,9 @@ app.conf.update(
     task_ignore_result=True,
     result_backend=None,
     worker_pool="k9_workers.pool:TaskPool",
+    # A message acknowledged when taken no longer counts in the prefetch window: only this setting
+    # keeps a worker from taking more than its slots.
+    worker_disable_prefetch=True,
     worker_prefetch_multiplier=1,
     worker_send_task_events=True,
     task_send_sent_event=False,
@@ -71,7 +75,7 @@ def serve(backend: Backend, order: int, node: str) -> None:
     lifecycle.connect()
 
     async def run(job_id: str, generation: int) -> dict[str, Any]:
-        return await execute(lifecycle.runtime, job_id, generation)
+        return await execute(lifecycle.runtime, job_id, generation, lambda: job_id in state.revoked)
 
     for operation in Operation:
         app.task(run, name=task_name(operation), base=AsyncTask)

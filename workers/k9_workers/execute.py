@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Callable
 from typing import Any
 
 from k9_broker.errors import K9Error
@@ -17,11 +18,13 @@ from k9_workers.runtime import Runtime
 logger = logging.getLogger(__name__)
 
 
-async def execute(runtime: Runtime, job_id: str, generation: int) -> dict[str, Any]:
+async def execute(
+    runtime: Runtime, job_id: str, generation: int, revoked: Callable[[], bool] = lambda: False
+) -> dict[str, Any]:
     """Run one generation of a job, if it is still wanted. Gives what operators may see of the end.
 
     A job is taken from its worker by cancelling the call (it ended, or another worker has it); it is
-    handed back when the worker itself must go.
+    handed back when the worker itself must go, and cancelled when an operator has `revoked` its task.
     """
     await runtime.ready.wait()
     claim = await runtime.ledger.claim(job_id, generation, runtime.node)
@@ -30,7 +33,16 @@ async def execute(runtime: Runtime, job_id: str, generation: int) -> dict[str, A
     started = time.monotonic()
     call = asyncio.create_task(_attempts(runtime, claim))
     with runtime.holding(claim, call) as held:
-        await asyncio.wait([call])
+        try:
+            await asyncio.wait([call])
+        except asyncio.CancelledError as cancelled:
+            end = (
+                runtime.ledger.cancel(job_id)
+                if "revoked" in cancelled.args
+                else runtime.ledger.hand_back(claim)
+            )
+            await asyncio.shield(end)
+            raise
         if held.taken:
             return {"backend": runtime.backend.name, "taken": True}
         if call.cancelled():

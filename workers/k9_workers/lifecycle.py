@@ -1,8 +1,8 @@
 """Ties the runtime to Celery's life: when the pool starts, when the worker is ready, when it must go.
 
 A worker that is told to stop takes no more messages, lets running jobs end, and after
-`LEAVE_AFTER` seconds hands the rest back to their queues. Told to stop at once (SIGQUIT), it hands
-everything back at once.
+`LEAVE_AFTER` seconds hands the rest back to their queues. Told to stop at once (SIGQUIT), the pool
+ends every task and each hands its job back.
 """
 
 from __future__ import annotations
@@ -77,18 +77,13 @@ class Lifecycle:
 
     def _worker_ready(self, sender: Any = None, **_: Any) -> None:
         self._dispatcher = getattr(sender, "event_dispatcher", None)
-
-        async def announce() -> None:
-            self.runtime.announce()
-
-        self._pool.run(announce())
+        self._pool.run(self.runtime.announce())
         logger.info("serving %s as %s", self._backend.name, self._node)
 
-    def _must_leave(self, how: str = "Warm", **_: Any) -> None:
-        if self._runtime is not None:
-            patience = LEAVE_AFTER if how == "Warm" else 0.0
+    def _must_leave(self, how: str, **_: Any) -> None:
+        if self._runtime is not None and how == "Warm":
             loop = self._pool.loop
-            loop.call_soon_threadsafe(loop.call_later, patience, self._runtime.hand_back_all)
+            loop.call_soon_threadsafe(loop.call_later, LEAVE_AFTER, self._runtime.hand_back_all)
 
     def _pool_leaves(self, **_: Any) -> None:
         if self._runtime is not None:

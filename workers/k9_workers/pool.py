@@ -24,6 +24,7 @@ from celery import Task, signals
 from celery.concurrency.base import BasePool
 from celery.exceptions import SoftTimeLimitExceeded
 from celery.utils.log import get_logger
+from celery.worker import state
 from greenlet import getcurrent, greenlet
 from kombu.asynchronous import get_event_loop
 from vine import promise
@@ -86,11 +87,11 @@ class Slot:
             self.task.cancel()
 
     def terminate(self, signal: Any = None) -> None:
-        self.loop.call_soon_threadsafe(self.cancel, "revoked")
+        self.loop.call_soon_threadsafe(self.cancel, "terminated")
 
 
 class TaskPool(BasePool):  # type: ignore[misc]
-    """`--concurrency` is the number of slots, enforced by the prefetch window (multiplier 1)."""
+    """`--concurrency` is the number of slots; `worker_disable_prefetch` keeps messages beyond it in Redis."""
 
     body_can_be_buffer = True
     signal_safe = False
@@ -229,7 +230,9 @@ class TaskPool(BasePool):  # type: ignore[misc]
             slot.terminate(signal)
 
     def on_stop(self) -> None:
-        """Wait until every slot is free; who wants that sooner ends the tasks (see `lifecycle`)."""
+        """Wait until every slot is free; in a cold shutdown, when Celery calls this too, end the tasks."""
+        if state.should_terminate:
+            self.on_terminate()
         while not self._empty.wait(0.1):
             self._do_bookkeeping()  # the hub turns no more
         self._leave()

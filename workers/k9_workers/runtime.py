@@ -10,7 +10,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Coroutine, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -78,11 +78,18 @@ class Runtime:
             self._keep(name, duty)
         self.ready.set()
 
-    def announce(self) -> None:
-        """Begin to tell the fleet what this worker serves."""
+    async def announce(self) -> None:
+        """Begin to tell the fleet what this worker serves.
+
+        Until the backend has answered, it serves what this node served last: a backend that is
+        down for a moment is unavailable, not unknown.
+        """
         if not self.backend.models:
-            self._keep("models", self._ask_models())
-        self._keep("announce", self._announce())
+            with suppress(LedgerUnavailable):
+                self._models = await self.fleet.last_models(self.node)
+            await self._ask_models()
+            self._keep("models", self._keep_asking())
+        self._keep("announce", self._keep_announcing())
 
     def _keep(self, name: str, duty: Coroutine[Any, Any, None]) -> None:
         self._background.append(asyncio.get_running_loop().create_task(duty, name=name))
@@ -144,23 +151,25 @@ class Runtime:
                 await asyncio.sleep(0.2)
 
     async def _ask_models(self) -> None:
-        while True:
-            try:
-                self._models = tuple(await self.caller.models())
-            except K9Error as error:
-                logger.warning("%s does not tell its models: %s", self.backend.name, error.code)
-            await asyncio.sleep(ASK_MODELS_EVERY if self._models else ASK_MODELS_EVERY / 10)
+        try:
+            self._models = tuple(await self.caller.models())
+        except K9Error as error:
+            logger.warning("%s does not tell its models: %s", self.backend.name, error.code)
 
-    async def _announce(self) -> None:
+    async def _keep_asking(self) -> None:
+        while True:
+            await asyncio.sleep(ASK_MODELS_EVERY if self._models else ASK_MODELS_EVERY / 10)
+            await self._ask_models()
+
+    async def _keep_announcing(self) -> None:
         while True:
             try:
                 await self.fleet.announce(self._announcement())
             except LedgerUnavailable:
                 logger.warning("could not announce: Redis is away")
-            asked = time.monotonic()
-            await asyncio.sleep(ANNOUNCE_EVERY if self._models else 0.2)
-            slept = time.monotonic() - asked
-            self._loop_lag = max(0.0, slept - (ANNOUNCE_EVERY if self._models else 0.2))
+            due = time.monotonic() + ANNOUNCE_EVERY
+            await asyncio.sleep(ANNOUNCE_EVERY)
+            self._loop_lag = max(0.0, time.monotonic() - due)
 
     def _announcement(self) -> Announcement:
         backend = self.backend

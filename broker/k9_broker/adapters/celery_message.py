@@ -66,8 +66,8 @@ def _producer() -> Celery:
 def message(job_id: str, generation: int, subject: Subject) -> MessageTemplate:
     """The message that wakes a worker for one generation of a job.
 
-    The delivery tag `<job>:<generation>:<sequence>` is unique, and is how the reaper recognises the
-    message in the queue and among kombu's unacknowledged ones.
+    The delivery tag `<job>:<generation>:<sequence>` is unique, and tells the reaper how far the
+    queue has been read.
     """
     task = _producer().amqp.as_task_v2(
         job_id,

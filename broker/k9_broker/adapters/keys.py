@@ -14,8 +14,6 @@ WORKERS = "k9:workers"
 """Sorted set: node names by the instant their last announcement expires."""
 CANCELS = "k9:cancel"
 """Channel: ids of running jobs that were taken from their worker."""
-UNACKED = "unacked"
-"""kombu's hash of messages a worker has taken and not acknowledged."""
 
 
 def job(job_id: str) -> str:

@@ -40,6 +40,11 @@ class RedisFleet:
             self._commands.command("ZREMRANGEBYSCORE", keys.WORKERS, "-inf", now - _REMEMBERED),
         )
 
+    async def last_models(self, node: str) -> tuple[str, ...]:
+        """The models of the node's last announcement; none when it has not been here for a day."""
+        text = await self._commands.command("GET", keys.worker(node))
+        return Announcement.model_validate_json(text).models if text else ()
+
     async def withdraw(self, node: str) -> None:
         await self._commands.command("ZADD", keys.WORKERS, "XX", time.time(), node)
 

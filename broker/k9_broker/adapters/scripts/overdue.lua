@@ -26,11 +26,9 @@ for at = 1, #KEYS, 5 do
     if top then
       for _, id in ipairs(redis.call('ZRANGEBYSCORE', KEYS[q + 1], '-inf', top, 'LIMIT', 0, most)) do
         local h = redis.call('HMGET', 'k9:job:' .. id, 'generation', 'state')
-        local number = redis.call('ZSCORE', KEYS[q + 1], id)
-        local tag = id .. ':' .. (h[1] or '') .. ':' .. string.format('%.0f', tonumber(number))
         if h[2] ~= 'queued' then
           redis.call('ZREM', KEYS[q + 1], id)
-        elseif redis.call('HEXISTS', 'unacked', tag) == 0 then
+        else
           lost[#lost + 1] = id
           lost[#lost + 1] = h[1]
         end
