@@ -1,0 +1,1 @@
+"""The command `k9`, one module per command."""
