@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from k9_broker.backends import Announcement
-from k9_broker.jobs import Claim, Job
-from k9_broker.requests import InferenceRequest
+from k9_broker.jobs import Claim, Job, JobState
+from k9_broker.requests import InferenceRequest, Operation
 from k9_broker.results import Chunk, Outcome, Result
 from k9_broker.snapshot import Snapshot
 from k9_broker.strategy.decision import Decision
@@ -102,6 +102,10 @@ class RelayReader(Protocol):
         """Register interest; enter it before admitting the job, so that no wake-up is missed."""
         ...
 
+    async def attend(self, job_id: str) -> None:
+        """Be woken for a job that was admitted for another waiter, or for none. Raises `JobNotFound`."""
+        ...
+
 
 class Follower(Protocol):
     """One caller's view of one job's relay."""
@@ -126,6 +130,10 @@ class Fleet(Protocol):
         """The worker leaves on purpose."""
         ...
 
+    async def ended(self) -> Mapping[tuple[str, Operation, JobState], int]:
+        """How many jobs have ended, over all processes, by backend, operation and state."""
+        ...
+
     async def snapshot(self) -> Snapshot:
         """The fleet now, at most some tens of milliseconds old."""
         ...
@@ -147,8 +155,11 @@ class Caller(Protocol):
         """The whole answer."""
         ...
 
-    def stream(self, request: InferenceRequest) -> AsyncIterator[Chunk]:
-        """The answer in OpenAI-shaped chunks. The last one carries `usage` and empty `choices`."""
+    def stream(self, request: InferenceRequest) -> AsyncGenerator[Chunk, None]:
+        """The answer in OpenAI-shaped chunks. The last one carries `usage` and empty `choices`.
+
+        Read it inside `contextlib.aclosing`: closing it closes the connection.
+        """
         ...
 
     async def close(self) -> None:

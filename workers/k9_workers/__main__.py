@@ -9,6 +9,7 @@ import socket
 import sys
 
 from k9_broker.errors import ConfigurationError
+from k9_broker.minilm import BLAS_ENVIRONMENT
 from k9_broker.naming import node_name
 from k9_broker.settings import load_settings
 from k9_workers.lifecycle import backend_from_environment
@@ -38,6 +39,9 @@ def main() -> int:
         return 2
     node = chosen.node or node_name(backend.name, socket.gethostname())
     os.environ["K9_NODE"] = node
+    if backend.dialect == "embedded":
+        for name, value in BLAS_ENVIRONMENT.items():  # read when NumPy is imported, which is later
+            os.environ.setdefault(name, value)
     logging.basicConfig(
         level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s %(message)s", force=True
     )

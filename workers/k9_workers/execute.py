@@ -6,6 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
+from contextlib import aclosing
 from typing import Any
 
 from k9_broker.errors import K9Error
@@ -100,13 +101,14 @@ class _Answer:
             return Outcome.succeeded(await runtime.caller.call(request))
         chunks = 0
         try:
-            async for chunk in runtime.caller.stream(request):
-                runtime.relay.send(claim, chunk)
-                self.begun = True
-                chunks += 1
-                if chunk.get("usage"):
-                    self.usage = Usage.from_openai(chunk["usage"])
-                runtime.report(claim, f"streaming {chunks} chunks")
+            async with aclosing(runtime.caller.stream(request)) as stream:
+                async for chunk in stream:
+                    runtime.relay.send(claim, chunk)
+                    self.begun = True
+                    chunks += 1
+                    if chunk.get("usage"):
+                        self.usage = Usage.from_openai(chunk["usage"])
+                    runtime.report(claim, f"streaming {chunks} chunks")
         finally:
             await runtime.relay.drain(claim)
         return Outcome.succeeded(Result(model=claim.job.model, usage=self.usage))

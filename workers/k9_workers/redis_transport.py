@@ -22,7 +22,7 @@ class Channel(redis.Channel):
     def _connparams(self, asynchronous: bool = False) -> dict[str, Any]:
         known = self._known = self._known or {}
         if self.connection is not None and self.connection.client is not None:
-            known[asynchronous] = super()._connparams(asynchronous)
+            known[asynchronous] = super()._connparams(asynchronous)  # type: ignore[no-untyped-call]
         elif asynchronous not in known:
             raise ConnectionError("the connection was closed before it was used")
         return dict(known[asynchronous])

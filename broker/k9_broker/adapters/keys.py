@@ -12,6 +12,8 @@ DEADLINES = "k9:deadlines"
 """Sorted set: every job that has not ended, by the instant it must have."""
 WORKERS = "k9:workers"
 """Sorted set: node names by the instant their last announcement expires."""
+ENDED = "k9:ended"
+"""Hash: how many jobs have ended, by `backend operation state`."""
 CANCELS = "k9:cancel"
 """Channel: ids of running jobs that were taken from their worker."""
 
@@ -37,7 +39,7 @@ def leases(backend: str) -> str:
 
 
 def worker(node: str) -> str:
-    """String: the worker's last announcement. Lives a day, so that a backend that is gone is remembered."""
+    """String: the worker's last announcement. Lives ten minutes, so that a backend that is gone is remembered."""
     return f"k9:worker:{node}"
 
 
@@ -49,7 +51,8 @@ def wake(waiter: str) -> str:
 PERMANENT = {
     SEQUENCE: "one counter; losing it would reorder the reaper's view of every queue",
     DEADLINES: "holds open jobs only; each member leaves when its job ends, and the sorted set with the last",
-    WORKERS: "one member per node; members a day past their expiry are removed at each announcement",
+    WORKERS: "one member per node; members long past their expiry are removed at each announcement",
+    ENDED: "counters, as many as there are backends times operations times states",
     "k9:waiting:": "holds queued jobs only, bounded by the backend's mark",
     "k9:leases:": "holds running jobs only, bounded by the backend's slots",
 }

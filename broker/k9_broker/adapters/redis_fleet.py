@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import groupby, islice
 
 from k9_broker.adapters import keys
 from k9_broker.adapters.connect import Commands
 from k9_broker.backends import Announcement
-from k9_broker.requests import Priority
+from k9_broker.jobs import JobState
+from k9_broker.requests import Operation, Priority
 from k9_broker.snapshot import BackendView, Snapshot
 
 ANNOUNCE_EVERY = 2.0
 """Seconds between a worker's announcements."""
 ANNOUNCEMENT_LIVES = 8.0
 """Seconds after which a silent worker counts as gone."""
-_REMEMBERED = 24 * 3600
+_REMEMBERED = 600
+"""Seconds a backend without workers is still known: unavailable, rather than unheard of."""
 _FRESH = 0.05
 """Seconds a snapshot is reused; admission checks the depth itself, so its age does no harm."""
 
@@ -41,12 +43,17 @@ class RedisFleet:
         )
 
     async def last_models(self, node: str) -> tuple[str, ...]:
-        """The models of the node's last announcement; none when it has not been here for a day."""
+        """The models of the node's last announcement; none when it has been away for long."""
         text = await self._commands.command("GET", keys.worker(node))
         return Announcement.model_validate_json(text).models if text else ()
 
     async def withdraw(self, node: str) -> None:
         await self._commands.command("ZADD", keys.WORKERS, "XX", time.time(), node)
+
+    async def ended(self) -> Mapping[tuple[str, Operation, JobState], int]:
+        counts: dict[bytes, bytes] = await self._commands.command("HGETALL", keys.ENDED)
+        named = {tuple(name.decode().split()): int(count) for name, count in counts.items()}
+        return {(where, Operation(what), JobState(how)): n for (where, what, how), n in named.items()}
 
     async def snapshot(self) -> Snapshot:
         async with self._taking:

@@ -46,13 +46,14 @@ end
 
 -- The one way a job ends: every index forgets it, the relay says so, waiters wake, retention begins.
 local function end_job(job, id, state, keep, fault)
-  local h = redis.call('HMGET', job, 'queue', 'backend')
+  local h = redis.call('HMGET', job, 'queue', 'backend', 'operation')
   redis.call('HSET', job, 'state', state, 'ended_at', instant(clock()))
   if fault ~= '' then redis.call('HSET', job, 'error', fault) end
   if state == 'succeeded' or state == 'cancelled' then redis.call('HDEL', job, 'request') end
   redis.call('ZREM', 'k9:waiting:' .. h[1], id)
   redis.call('ZREM', 'k9:leases:' .. h[2], id)
   redis.call('ZREM', 'k9:deadlines', id)
+  redis.call('HINCRBY', 'k9:ended', h[2] .. ' ' .. h[3] .. ' ' .. state, 1)
   record_event(job, id, 'end', '{"state":"' .. state .. '"' .. (fault ~= '' and ',"error":' .. fault or '') .. '}')
   redis.call('EXPIRE', job, keep)
   redis.call('EXPIRE', 'k9:relay:' .. id, keep)

@@ -1,0 +1,111 @@
+"""What a dialect is: the pure half of a caller. It builds and parses bytes; a transport sends them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from k9_broker.errors import BackendError, K9Error
+from k9_broker.requests import InferenceRequest, Operation
+from k9_broker.results import Chunk, Result, Usage
+
+Options = Mapping[str, Any]
+"""`Backend.options`: what the operator set for this backend."""
+
+JSON_HEADERS: Mapping[str, str] = {"content-type": "application/json"}
+
+
+@dataclass(frozen=True, slots=True)
+class WireRequest:
+    """One HTTP request as the backend's server wants it; `path` is added to the backend's URL."""
+
+    method: str
+    path: str
+    body: bytes = field(default=b"", repr=False)
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+class StreamParser(Protocol):
+    """Reads one streamed answer, however its bytes are cut."""
+
+    @property
+    def ended(self) -> bool:
+        """The server has said that the answer is over; nothing after it is part of the answer."""
+        ...
+
+    def feed(self, data: bytes) -> Iterator[Chunk]:
+        """The chunks that `data` completes, as they are read. Exhaust it before feeding again.
+
+        Raises `BackendError`, or what else fits, where the server put an error into the stream.
+        """
+        ...
+
+    def close(self) -> Iterator[Chunk]:
+        """What remains once no more bytes come; the last chunk has empty `choices` and the `usage`.
+
+        Raises `StreamTruncated` when neither a finish reason nor an end marker was seen.
+        """
+        ...
+
+
+class Dialect(Protocol):
+    """One wire format. Stateless: one value serves every backend and request."""
+
+    @property
+    def operations(self) -> frozenset[Operation]:
+        """What servers of this dialect can do; which of it one server does depends on its models."""
+        ...
+
+    def headers(self, key: str | None) -> dict[str, str]:
+        """The headers that carry the key, if there is one."""
+        ...
+
+    def build(self, request: InferenceRequest, options: Options) -> WireRequest:
+        """The request for the server. Raises `BadRequest` naming what the server cannot do."""
+        ...
+
+    def parse(self, request: InferenceRequest, body: bytes) -> Result:
+        """The whole answer in the body of a 2xx response; an error hidden in it is raised."""
+        ...
+
+    def parser(self, request: InferenceRequest) -> StreamParser:
+        """A reader for the streamed answer to `request`."""
+        ...
+
+    def error(self, status: int, headers: Mapping[str, str], body: bytes) -> K9Error:
+        """What a response that is no success means. Total: any body gives an error to raise."""
+        ...
+
+    def relax(self, request: InferenceRequest, error: K9Error, options: Options) -> Options | None:
+        """Options under which `request`, refused with `error`, may pass, if the dialect knows any.
+
+        For servers that refuse what K-9 itself had added to the caller's request.
+        """
+        ...
+
+    def models_request(self) -> WireRequest:
+        """The question which models the server has."""
+        ...
+
+    def parse_models(self, body: bytes) -> tuple[str, ...]:
+        """The names in the answer to `models_request`."""
+        ...
+
+
+def usage_chunk(usage: Usage, head: Mapping[str, Any]) -> Chunk:
+    """The last chunk of every stream; `head` gives it `id`, `object`, `created` and `model`."""
+    return {**head, "choices": [], "usage": usage.openai()}
+
+
+def read_usage(usage: Any) -> Usage:
+    """OpenAI's `usage` object, or zeros where a server wrote something else: that must not cost an answer."""
+    try:
+        return Usage.from_openai(usage)
+    except (AttributeError, TypeError, ValueError, OverflowError):
+        return Usage()
+
+
+def unreadable(what: str) -> BackendError:
+    """The answer is not what the dialect promises, so whatever answers is not the server expected."""
+    return BackendError(f"The backend's answer {what}. Check that its URL and dialect are right.")

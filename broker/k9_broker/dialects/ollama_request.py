@@ -1,0 +1,250 @@
+"""OpenAI's request in Ollama's words. What Ollama cannot do is refused by name, never dropped.
+
+Dropped without a word is only what does not bear on the answer (`_BOOKKEEPING`, and the `name` of a
+message's author, for which Ollama has no place).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from pydantic_core import from_json
+
+from k9_broker.dialects.base import Options
+from k9_broker.errors import BadRequest, UnsupportedParameter
+from k9_broker.requests import InferenceRequest, Operation
+
+_RUNNER = {
+    "temperature": "temperature",
+    "top_p": "top_p",
+    "top_k": "top_k",
+    "min_p": "min_p",
+    "seed": "seed",
+    "presence_penalty": "presence_penalty",
+    "frequency_penalty": "frequency_penalty",
+    "repeat_penalty": "repeat_penalty",
+    "repetition_penalty": "repeat_penalty",
+    "max_tokens": "num_predict",
+    "max_completion_tokens": "num_predict",  # after max_tokens: the newer name wins
+}
+"""Request field → name in Ollama's `options`."""
+
+_BOOKKEEPING = frozenset(
+    {
+        "model",
+        "stream",
+        "stream_options",
+        "user",
+        "metadata",
+        "store",
+        "service_tier",
+        "safety_identifier",
+        "prompt_cache_key",
+        "prompt_cache_retention",
+        "prediction",
+    }
+)
+_TRANSLATED: Mapping[Operation, frozenset[str]] = {
+    Operation.CHAT: frozenset(
+        {"messages", "stop", "tools", "tool_choice", "response_format", "reasoning_effort"}
+    ),
+    Operation.COMPLETIONS: frozenset({"prompt", "suffix", "stop"}),
+    Operation.EMBEDDINGS: frozenset({"input", "encoding_format", "dimensions"}),
+}
+_HARMLESS: Mapping[str, Callable[[Any], bool]] = {
+    "n": lambda value: value == 1,
+    "best_of": lambda value: value == 1,
+    "logprobs": lambda value: value is False,
+    "top_logprobs": lambda value: value == 0,
+    "logit_bias": lambda value: value == {},
+    "parallel_tool_calls": lambda value: value is True,
+    "modalities": lambda value: value == ["text"],
+    "echo": lambda value: value is False,
+}
+"""Fields Ollama lacks, with the values that ask for nothing it would not do anyway."""
+
+_TOP_LEVEL = frozenset({"keep_alive", "truncate", "shift", "raw"})
+"""Backend options that are fields of Ollama's request; the rest go into its `options`."""
+
+_THINK: Mapping[str, bool | str] = {
+    "none": False,
+    "minimal": "low",
+    "low": "low",
+    "medium": "medium",
+    "high": "high",
+    "xhigh": "max",
+}
+
+
+def request_body(request: InferenceRequest, options: Options) -> dict[str, Any]:
+    """The JSON body for `/api/chat`, `/api/generate` or `/api/embed`.
+
+    `truncate` is false unless the operator says otherwise: Ollama would cut a long prompt without
+    a word. Raises `UnsupportedParameter` and `BadRequest`, each naming the field.
+    """
+    asked = {name: value for name, value in request.body.items() if value is not None}
+    _refuse_unsupported(request.operation, asked)
+    fields = {name: value for name, value in options.items() if name in _TOP_LEVEL}
+    runner = {name: value for name, value in options.items() if name not in _TOP_LEVEL}
+    body: dict[str, Any] = {"model": request.model, "truncate": False, **fields}
+    if request.operation is Operation.EMBEDDINGS:
+        body["input"] = _texts(asked.get("input"))
+        if "dimensions" in asked:
+            body["dimensions"] = asked["dimensions"]
+    else:
+        body["stream"] = request.stream  # Ollama streams unless told not to
+        runner |= {name: asked[field] for field, name in _RUNNER.items() if field in asked}
+        if "stop" in asked:
+            runner["stop"] = [asked["stop"]] if isinstance(asked["stop"], str) else asked["stop"]
+        body |= _chat(asked) if request.operation is Operation.CHAT else _generate(asked)
+    if runner:
+        body["options"] = runner
+    return body
+
+
+def _refuse_unsupported(operation: Operation, asked: Mapping[str, Any]) -> None:
+    for name, value in asked.items():
+        if name in _TRANSLATED[operation] or name in _BOOKKEEPING:
+            continue
+        if name in _RUNNER and operation is not Operation.EMBEDDINGS:
+            continue
+        if name in _HARMLESS and _HARMLESS[name](value):
+            continue
+        raise _unsupported(name)
+
+
+def _unsupported(param: str, what: str | None = None) -> UnsupportedParameter:
+    words = what or f"{param} as asked for"
+    return UnsupportedParameter(
+        f"Ollama does not support {words}. Remove it or choose a model of another backend.", param=param
+    )
+
+
+def _chat(asked: Mapping[str, Any]) -> dict[str, Any]:
+    body: dict[str, Any] = {"messages": _messages(asked.get("messages"))}
+    choice = asked.get("tool_choice", "auto")
+    if choice not in ("auto", "none"):
+        raise _unsupported("tool_choice", "a tool_choice other than auto and none")
+    if asked.get("tools") and choice == "auto":
+        body["tools"] = asked["tools"]
+    if "response_format" in asked:
+        body |= _format(asked["response_format"])
+    if "reasoning_effort" in asked:
+        try:
+            body["think"] = _THINK[asked["reasoning_effort"]]
+        except (KeyError, TypeError):
+            raise _unsupported("reasoning_effort") from None
+    return body
+
+
+def _generate(asked: Mapping[str, Any]) -> dict[str, Any]:
+    prompt = asked.get("prompt")
+    if isinstance(prompt, list) and len(prompt) == 1:
+        prompt = prompt[0]
+    if not isinstance(prompt, str):
+        raise _unsupported("prompt", "several prompts or token ids in one request")
+    return {"prompt": prompt} | ({"suffix": asked["suffix"]} if "suffix" in asked else {})
+
+
+def _texts(given: Any) -> list[str]:
+    texts = given if isinstance(given, list) else [given]
+    if any(text == "" for text in texts) or not texts:
+        raise BadRequest("An input is empty. Leave empty texts out.", param="input")
+    if not all(isinstance(text, str) for text in texts):
+        raise _unsupported("input", "token ids as input")
+    return texts
+
+
+def _format(given: Any) -> dict[str, Any]:
+    kind = given.get("type") if isinstance(given, Mapping) else None
+    if kind == "text":
+        return {}
+    if kind == "json_object":
+        return {"format": given.get("schema") or "json"}
+    if kind == "json_schema":
+        schema = given.get("json_schema")
+        schema = schema.get("schema") if isinstance(schema, Mapping) else None
+        if not isinstance(schema, Mapping):
+            raise BadRequest(
+                "response_format.json_schema has no schema.", param="response_format.json_schema.schema"
+            )
+        return {"format": schema}
+    raise _unsupported("response_format")
+
+
+def _messages(given: Any) -> list[dict[str, Any]]:
+    if not isinstance(given, list) or not given:  # Ollama would load the model and answer nothing
+        raise BadRequest("messages must be a list with at least one message.", param="messages")
+    names: dict[str, str] = {}
+    return [_message(message, f"messages[{index}]", names) for index, message in enumerate(given)]
+
+
+def _message(message: Any, where: str, names: dict[str, str]) -> dict[str, Any]:
+    """One message; `names` collects tool names by call id, since Ollama's tool results go by name."""
+    if not isinstance(message, Mapping):
+        raise BadRequest(f"{where} is not an object.", param=where)
+    role = message.get("role")
+    text, images = _content(message.get("content"), f"{where}.content")
+    made: dict[str, Any] = {"role": "system" if role == "developer" else role, "content": text}
+    if images:
+        made["images"] = images
+    if role == "assistant":
+        if thinking := message.get("reasoning") or message.get("reasoning_content"):
+            made["thinking"] = thinking
+        if calls := message.get("tool_calls"):
+            made["tool_calls"] = [
+                _call(call, f"{where}.tool_calls[{index}]", names) for index, call in enumerate(calls)
+            ]
+    elif role == "tool":
+        call_id = message.get("tool_call_id")
+        made["tool_call_id"] = call_id
+        if name := names.get(str(call_id)) or message.get("name"):
+            made["tool_name"] = name
+    elif role not in ("system", "developer", "user"):
+        raise _unsupported(f"{where}.role", "this role of a message")
+    return made
+
+
+def _call(call: Any, where: str, names: dict[str, str]) -> dict[str, Any]:
+    function = call.get("function") if isinstance(call, Mapping) else None
+    if not isinstance(function, Mapping):
+        raise BadRequest(f"{where} has no function.", param=where)
+    name, arguments = str(function.get("name") or ""), function.get("arguments")
+    if isinstance(arguments, str):
+        try:
+            arguments = from_json(arguments) if arguments.strip() else {}
+        except ValueError:
+            arguments = None
+    if not isinstance(arguments, Mapping):
+        at = f"{where}.function.arguments"
+        raise BadRequest(f"{at} is not the JSON of an object.", param=at)
+    names[str(call.get("id"))] = name
+    return {"id": call.get("id"), "function": {"name": name, "arguments": arguments}}
+
+
+def _content(content: Any, where: str) -> tuple[str, list[str]]:
+    """A message's text and its images as bare base64."""
+    if content is None or isinstance(content, str):
+        return content or "", []
+    texts: list[str] = []
+    images: list[str] = []
+    for index, part in enumerate(content if isinstance(content, list) else [content]):
+        kind = part.get("type") if isinstance(part, Mapping) else None
+        if kind == "text":
+            texts.append(str(part.get("text") or ""))
+        elif kind == "refusal":
+            texts.append(str(part.get("refusal") or ""))
+        elif kind == "image_url":
+            images.append(_image(part.get("image_url"), f"{where}[{index}].image_url"))
+        else:
+            raise _unsupported(f"{where}[{index}].type", "this type of content")
+    return "\n".join(texts), images
+
+
+def _image(given: Any, where: str) -> str:
+    url = given.get("url") if isinstance(given, Mapping) else given
+    head, comma, data = url.partition(",") if isinstance(url, str) else ("", "", "")
+    if not (comma and head.startswith("data:image/") and head.endswith(";base64")):
+        raise _unsupported(where, "image URLs other than data:image/…;base64")
+    return str(data)

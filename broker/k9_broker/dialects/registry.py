@@ -1,0 +1,31 @@
+"""The dialects by the names `k9.toml` uses."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from k9_broker.dialects.base import Dialect
+from k9_broker.dialects.ollama import Ollama
+from k9_broker.dialects.openai import OpenAICompatible
+from k9_broker.errors import ConfigurationError
+
+_OPENAI = OpenAICompatible()
+
+DIALECTS: Mapping[str, Dialect] = {
+    "openai-compatible": _OPENAI,
+    "openai": _OPENAI,
+    "vllm": _OPENAI,
+    "llama.cpp": _OPENAI,
+    "fake": _OPENAI,
+    "ollama": Ollama(),
+}
+"""Dialects spoken over HTTP; `embedded` runs in process and has none."""
+
+
+def dialect_named(name: str) -> Dialect:
+    """The dialect `name` stands for. Raises `ConfigurationError` naming those there are."""
+    try:
+        return DIALECTS[name]
+    except KeyError:
+        known = ", ".join(sorted([*DIALECTS, "embedded"]))
+        raise ConfigurationError(f"There is no dialect {name!r}. Use one of: {known}.") from None

@@ -1,0 +1,291 @@
+"""Every contract example of the servers K-9 speaks to, through their dialect."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from k9_broker import errors
+from k9_broker.dialects.base import Dialect
+from k9_broker.dialects.embeddings import inputs_of
+from k9_broker.dialects.registry import dialect_named
+from k9_broker.requests import InferenceRequest, Operation
+
+pytestmark = pytest.mark.contracts
+
+OPERATIONS = {
+    "/v1/chat/completions": ("openai-compatible", Operation.CHAT),
+    "/v1/completions": ("openai-compatible", Operation.COMPLETIONS),
+    "/v1/embeddings": ("openai-compatible", Operation.EMBEDDINGS),
+    "/api/chat": ("ollama", Operation.CHAT),
+    "/api/generate": ("ollama", Operation.COMPLETIONS),
+    "/api/embed": ("ollama", Operation.EMBEDDINGS),
+}
+BACKENDS = ("openai", "vllm", "llamacpp", "ollama", "tgi", "tei", "azure")
+
+ERRORS: dict[str, type[errors.K9Error]] = {
+    "openai-error-400-context-length": errors.ContextTooLong,
+    "openai-error-400-unsupported-value": errors.UnsupportedParameter,
+    "openai-error-401": errors.BackendCredentials,
+    "openai-error-404-embedding-model": errors.ModelNotFound,
+    "openai-error-404-model": errors.ModelNotFound,
+    "openai-error-429-quota": errors.BackendQuotaExceeded,
+    "openai-error-429-rate-limit": errors.BackendRateLimited,
+    "openai-error-500": errors.BackendError,
+    "openai-error-502-html": errors.BackendError,
+    "openai-error-503": errors.BackendOverloaded,
+    "vllm-error-400-content-type": errors.BadRequest,
+    "vllm-error-400-context": errors.ContextTooLong,
+    "vllm-error-400-legacy": errors.ContextTooLong,
+    "vllm-error-400-validation": errors.BadRequest,
+    "vllm-error-401": errors.BackendCredentials,
+    "vllm-error-401-x-api-key": errors.BackendCredentials,
+    "vllm-error-404-model": errors.ModelNotFound,
+    "vllm-error-404-model-retrieve": errors.BadRequest,
+    "vllm-error-404-route": errors.BadRequest,
+    "vllm-error-500": errors.BackendError,
+    "vllm-error-503-queue": errors.BackendOverloaded,
+    "vllm-error-503-tokens": errors.BackendOverloaded,
+    "llamacpp-error-400-context": errors.ContextTooLong,
+    "llamacpp-error-401": errors.BackendCredentials,
+    "llamacpp-error-501-metrics": errors.UnsupportedParameter,
+    "llamacpp-health-loading": errors.BackendOverloaded,
+    "ollama-error-400-bad-json": errors.BadRequest,
+    "ollama-error-400-context": errors.ContextTooLong,
+    "ollama-error-400-embed-context": errors.ContextTooLong,
+    "ollama-error-400-embed-tokens": errors.BadRequest,
+    "ollama-error-400-no-body": errors.BadRequest,
+    "ollama-error-400-no-model": errors.BadRequest,
+    "ollama-error-400-no-tools": errors.UnsupportedParameter,
+    "ollama-error-400-think": errors.UnsupportedParameter,
+    "ollama-error-404-model": errors.ModelNotFound,
+    "ollama-error-500": errors.BackendError,
+    "ollama-error-503-queue": errors.BackendOverloaded,
+    "ollama-v1-error-404": errors.ModelNotFound,
+    "ollama-v1-messages-error-404": errors.ModelNotFound,
+    "tgi-error-401": errors.BackendCredentials,
+    "tgi-error-413": errors.BodyTooLarge,
+    "tgi-error-422-deserialize": errors.BadRequest,
+    "tgi-error-422-tools-and-format": errors.BadRequest,
+    "tgi-error-422-validation": errors.ContextTooLong,
+    "tgi-error-424": errors.BackendError,
+    "tgi-error-429": errors.BackendOverloaded,
+    "tgi-error-500": errors.BackendError,
+    "tei-error-422-length": errors.ContextTooLong,
+    "tei-error-429": errors.BackendOverloaded,
+    "tei-v1-error-422-batch-size": errors.BadRequest,
+    "azure-error-400-content-filter": errors.BadRequest,
+    "azure-error-401": errors.BackendCredentials,
+    "azure-error-404-deployment": errors.ModelNotFound,
+    "azure-error-404-resource": errors.BadRequest,
+    "azure-error-429": errors.BackendRateLimited,
+}
+"""The exact class of every example with an error status."""
+
+STREAM_ERRORS: dict[str, type[errors.K9Error]] = {
+    "openai-stream-truncated": errors.StreamTruncated,
+    "openai-stream-reset": errors.StreamTruncated,
+    "ollama-v1-stream-error-mid": errors.StreamTruncated,
+    "openai-stream-error-mid": errors.BackendError,
+    "vllm-stream-error-mid": errors.BackendError,
+    "ollama-stream-error-mid": errors.BackendError,
+    "tgi-chat-stream-error-overloaded": errors.BackendOverloaded,
+}
+
+NO_ANSWERS = {"ollama-chat-load", "ollama-chat-unload"}
+"""Successes of the server that answer nothing."""
+
+EMPTY_EMBEDDING = "ollama-embed-empty"
+
+FINISH = {"stop", "length", "tool_calls", "content_filter", "function_call"}
+
+
+class Example:
+    """One exchange of the contract."""
+
+    def __init__(self, path: Path) -> None:
+        data = json.loads(path.read_text("utf-8"))
+        self.name: str = data["name"]
+        self.sent: dict[str, Any] = data["request"]
+        self.reply: dict[str, Any] = data.get("response") or {}
+        self.status: int = self.reply.get("status", 0)
+        self.headers: dict[str, str] = self.reply.get("headers") or {}
+        self.folder = path.parent
+        where = self.sent.get("path", "").partition("?")[0]
+        if "/deployments/" in where:
+            where = "/v1/" + where.partition("/deployments/")[2].partition("/")[2]
+        self.dialect_name, self.operation = OPERATIONS.get(where, ("openai-compatible", None))
+
+    @property
+    def dialect(self) -> Dialect:
+        return dialect_named(self.dialect_name)
+
+    @property
+    def streamed(self) -> bool:
+        return "stream_file" in self.reply
+
+    @property
+    def body(self) -> bytes:
+        if self.streamed:
+            return (self.folder / self.reply["stream_file"]).read_bytes()
+        if "json" in self.reply:
+            return json.dumps(self.reply["json"]).encode()
+        return str(self.reply.get("text", "")).encode()
+
+    @property
+    def request(self) -> InferenceRequest:
+        assert self.operation is not None
+        sent = {**(self.sent.get("json") or {}), "stream": self.streamed}
+        return InferenceRequest(self.operation, sent.get("model", "m"), sent)
+
+
+@pytest.fixture(scope="session")
+def examples(contracts: Path) -> dict[str, Example]:
+    found = (Example(path) for path in sorted((contracts / "examples").glob("*.json")))
+    return {example.name: example for example in found if example.name.partition("-")[0] in BACKENDS}
+
+
+def replay(example: Example, size: int = 97) -> Iterator[dict[str, Any]]:
+    parser = example.dialect.parser(example.request)
+    raw = example.body
+    for start in range(0, len(raw), size):
+        yield from map(dict, parser.feed(raw[start : start + size]))
+    yield from map(dict, parser.close())
+
+
+def test_every_error_gives_its_class(examples: dict[str, Example]) -> None:
+    failing = {name: example for name, example in examples.items() if example.status >= 400}
+    failing.pop("vllm-health-503", None)  # no body, no operation: a probe's business
+    failing.pop("tgi-health-503", None)
+    assert set(failing) == set(ERRORS)
+    got = {
+        name: type(example.dialect.error(example.status, example.headers, example.body))
+        for name, example in failing.items()
+    }
+    assert got == ERRORS
+
+
+def test_waits_come_from_headers_of_waiting_statuses_only(examples: dict[str, Example]) -> None:
+    waits = {
+        name: example.dialect.error(example.status, example.headers, example.body).retry_after
+        for name, example in examples.items()
+        if example.status >= 400
+    }
+    assert {name: wait for name, wait in waits.items() if wait is not None} == {
+        "openai-error-429-rate-limit": 1.2,
+        "openai-error-503": 1.0,
+        "azure-error-429": 37.0,
+    }
+
+
+def test_no_message_repeats_a_key_or_an_input(examples: dict[str, Example]) -> None:
+    for example in examples.values():
+        if example.status >= 400:
+            message = example.dialect.error(example.status, example.headers, example.body).message
+            assert message
+            assert not any(word in message for word in ("sk-test", "<dict of", "<html"))
+
+
+def answers(examples: dict[str, Example], *, streamed: bool) -> list[Example]:
+    return [
+        example
+        for example in examples.values()
+        if example.status == 200
+        and example.operation
+        and example.streamed is streamed
+        and example.name not in {*STREAM_ERRORS, *NO_ANSWERS, EMPTY_EMBEDDING}
+    ]
+
+
+def test_every_success_parses(examples: dict[str, Example]) -> None:
+    found = answers(examples, streamed=False)
+    assert len(found) >= 20
+    for example in found:
+        request = example.request
+        result = example.dialect.parse(request, example.body)
+        if request.operation is Operation.EMBEDDINGS:
+            assert result.vectors is not None, example.name
+            assert result.vectors.count == len(inputs_of(request)), example.name
+            continue
+        assert result.body is not None, example.name
+        assert result.body["choices"], example.name
+        for choice in result.body["choices"]:
+            assert choice["finish_reason"] in FINISH, example.name
+            message = choice.get("message") or {}
+            if calls := message.get("tool_calls"):
+                assert choice["finish_reason"] == "tool_calls", example.name
+                assert len({call["id"] for call in calls}) == len(calls), example.name
+                assert all(isinstance(json.loads(call["function"]["arguments"]), dict) for call in calls)
+                assert "0" not in {call["id"] for call in calls}
+        assert result.usage.openai() == result.body["usage"], example.name
+
+
+@pytest.mark.parametrize("size", [97, 1, 4096])
+def test_every_stream_parses(examples: dict[str, Example], size: int) -> None:
+    found = answers(examples, streamed=True)
+    assert len(found) >= 12
+    for example in found:
+        chunks = list(replay(example, size))
+        *pieces, last = chunks
+        assert last["choices"] == [], example.name
+        assert "usage" in last, example.name
+        assert not any("usage" in chunk or not chunk["choices"] for chunk in pieces), example.name
+        reasons = [choice["finish_reason"] for chunk in pieces for choice in chunk["choices"]]
+        assert [reason for reason in reasons if reason] == [reason for reason in reasons if reason in FINISH]
+        assert sum(reason is not None for reason in reasons) == 1, example.name
+        arguments: dict[int, str] = {}
+        ids: dict[int, list[str]] = {}
+        for choice in (choice for chunk in pieces for choice in chunk["choices"]):
+            for call in choice.get("delta", {}).get("tool_calls") or []:
+                arguments[call["index"]] = arguments.get(call["index"], "") + call["function"]["arguments"]
+                ids.setdefault(call["index"], []).extend([call["id"]] if "id" in call else [])
+        for index, text in arguments.items():
+            assert isinstance(json.loads(text), dict), example.name
+            assert len(ids[index]) == 1, example.name
+            assert ids[index][0] not in ("", "0"), example.name
+        if arguments:
+            assert "tool_calls" in reasons, example.name
+
+
+def test_every_broken_stream_raises(examples: dict[str, Example]) -> None:
+    for name, kind in STREAM_ERRORS.items():
+        with pytest.raises(errors.K9Error) as caught:
+            list(replay(examples[name]))
+        assert type(caught.value) is kind, name
+
+
+def test_answers_that_are_none_raise(examples: dict[str, Example]) -> None:
+    for name in [*sorted(NO_ANSWERS), EMPTY_EMBEDDING]:
+        example = examples[name]
+        with pytest.raises(errors.BackendError):
+            example.dialect.parse(example.request, example.body)
+
+
+def test_a_truncated_copy_of_any_stream_raises(examples: dict[str, Example]) -> None:
+    """Cut every good stream in the middle of its content: no server's silence passes for an answer."""
+    for example in answers(examples, streamed=True):
+        parser = example.dialect.parser(example.request)
+        list(parser.feed(example.body[: len(example.body) // 3]))
+        with pytest.raises(errors.StreamTruncated):
+            list(parser.close())
+
+
+def test_vectors_are_bit_equal_in_both_encodings(examples: dict[str, Example]) -> None:
+    packed = set()
+    for name in ("openai-embeddings-float", "openai-embeddings-base64"):
+        example = examples[name]
+        vectors = example.dialect.parse(example.request, example.body).vectors
+        assert vectors is not None
+        packed.add(vectors.packed)
+    assert len(packed) == 1
+
+
+def test_models_are_listed(examples: dict[str, Example]) -> None:
+    for name in ("openai-models", "vllm-models", "llamacpp-models", "tgi-models"):
+        assert dialect_named("openai-compatible").parse_models(examples[name].body)
+    names = dialect_named("ollama").parse_models(examples["ollama-tags"].body)
+    assert names == ("deepseek-r1:latest", "deepseek-r1", "llama3.2:latest", "llama3.2")
