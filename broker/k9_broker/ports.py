@@ -73,6 +73,10 @@ class Ledger(Protocol):
         """The result of a succeeded job; raises the error of one that ended otherwise."""
         ...
 
+    async def outcome(self, job_id: str) -> tuple[Job, Result | None]:
+        """The job and, if it has succeeded, its result, read together. Raises `JobNotFound`."""
+        ...
+
     async def ping(self) -> None:
         """Raises `LedgerUnavailable` when the store does not answer."""
         ...

@@ -235,6 +235,17 @@ async def test_the_reaper_expires_what_waits_past_its_deadline(ledger: RedisLedg
     assert (await ledger.get(job.id)).state is JobState.EXPIRED
 
 
+async def test_ended_jobs_are_counted_once(ledger: RedisLedger, fleet: RedisFleet) -> None:
+    claimed = await claim(ledger, await admit(ledger))
+    for _ in range(2):
+        await ledger.finish(claimed, Outcome.succeeded(Result("m")))
+    await ledger.cancel((await admit(ledger)).id)
+    assert await fleet.ended() == {
+        ("a", Operation.CHAT, JobState.SUCCEEDED): 1,
+        ("a", Operation.CHAT, JobState.CANCELLED): 1,
+    }
+
+
 # -- tidy and quiet -------------------------------------------------------------------------------
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 
@@ -54,7 +54,7 @@ class HttpCaller:
             return await self._embed(request)
         return await self._whole(_streamed(request, False))
 
-    async def stream(self, request: InferenceRequest) -> AsyncIterator[Chunk]:
+    async def stream(self, request: InferenceRequest) -> AsyncGenerator[Chunk, None]:
         """The answer in OpenAI-shaped chunks, the last of which carries the usage.
 
         Close the iterator (`contextlib.aclosing`) to stop early: its connection is closed at once.

@@ -39,7 +39,7 @@ def leases(backend: str) -> str:
 
 
 def worker(node: str) -> str:
-    """String: the worker's last announcement. Lives ten minutes, so that a backend that is gone is remembered."""
+    """String: the worker's last announcement. Lives ten minutes, so that an absent backend is remembered."""
     return f"k9:worker:{node}"
 
 

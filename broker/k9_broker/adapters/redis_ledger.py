@@ -171,14 +171,17 @@ class RedisLedger:
         return job_from(job_id, dict(zip(JOB_FIELDS, values, strict=True)))
 
     async def result(self, job_id: str) -> Result:
+        job, result = await self.outcome(job_id)
+        if result is None:
+            raise job.error or K9Error("The job has no result yet.")
+        return result
+
+    async def outcome(self, job_id: str) -> tuple[Job, Result | None]:
         result, *values = await self._commands.command("HMGET", keys.job(job_id), "result", *JOB_FIELDS)
         if values[0] is None:
             raise JobNotFound
-        if result is not None:
-            return Result.load(result)
-        raise job_from(job_id, dict(zip(JOB_FIELDS, values, strict=True))).error or K9Error(
-            "The job has no result yet."
-        )
+        job = job_from(job_id, dict(zip(JOB_FIELDS, values, strict=True)))
+        return job, None if result is None else Result.load(result)
 
     async def ping(self) -> None:
         await self._commands.command("PING")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -60,7 +60,7 @@ class EmbeddedCaller:
         vectors = _with_gaps(encoding.vectors, texts) if errors else encoding.vectors
         return Result(MODEL_NAME, Usage(prompt=encoding.tokens), vectors=vectors, errors=errors)
 
-    def stream(self, request: InferenceRequest) -> AsyncIterator[Chunk]:
+    def stream(self, request: InferenceRequest) -> AsyncGenerator[Chunk, None]:
         """Embeddings are not streamed: raises `UnsupportedParameter`."""
         raise UnsupportedParameter("Embeddings are not streamed. Remove `stream`.", param="stream")
 

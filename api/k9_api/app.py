@@ -1,0 +1,57 @@
+"""The application: routes, one layer of middleware, and the broker it opens and closes."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+
+from k9_api.auth import Keys
+from k9_api.context import Broker, Context
+from k9_api.middleware import Edge
+from k9_api.routes import chat, completions, embeddings, events, health, jobs, models, queues
+from k9_broker.settings import JobSettings, Settings
+
+Opener = Callable[[str, JobSettings], Awaitable[Broker]]
+
+
+async def open_redis(url: str, jobs: JobSettings) -> Broker:
+    """The broker over one Redis."""
+    from k9_broker.adapters.redis_broker import RedisBroker
+
+    return await RedisBroker.open(url, jobs)
+
+
+def create_app(settings: Settings, redis_url: str, *, opener: Opener = open_redis) -> FastAPI:
+    """The API over the Redis at `redis_url`, which need not be up yet."""
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        broker = await opener(redis_url, settings.jobs)
+        app.state.context = Context(broker, Keys(settings.tenants), settings.api.max_body_bytes)
+        try:
+            yield
+        finally:
+            await broker.close()
+
+    app = FastAPI(
+        title="K-9",
+        summary="A queue-based inference broker with OpenAI's API.",
+        lifespan=lifespan,
+        redirect_slashes=False,
+        exception_handlers={HTTPException: _to_the_edge, RequestValidationError: _to_the_edge},
+    )
+    app.add_middleware(Edge)
+    for surface in (chat, completions, embeddings, models, events, jobs, queues, health):
+        app.include_router(surface.router)
+    return app
+
+
+async def _to_the_edge(request: Request, problem: Exception) -> Response:
+    """The framework's own errors are answered where all others are."""
+    raise problem

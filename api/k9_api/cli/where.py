@@ -1,0 +1,88 @@
+"""Where K-9 answers, and asking it."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from k9_broker.errors import ConfigurationError, K9Error, LedgerUnavailable, from_record
+
+if TYPE_CHECKING:
+    import httpx
+
+DEFAULT_URL = "http://127.0.0.1:8765"
+
+Url = Annotated[
+    str | None,
+    typer.Option("--url", help="Where K-9 answers; default: K9_URL, what `k9 up` started, else port 8765."),
+]
+
+
+class NoAnswer(K9Error):
+    """K-9 does not answer. Start it with `k9 up`."""
+
+    code = "no_answer"
+
+
+def api_url(url: str | None = None) -> str:
+    """The API's base URL: `url`, else `K9_URL`, else what `k9 up` wrote down, else the default."""
+    found = url or os.environ.get("K9_URL") or _written_down() or DEFAULT_URL
+    if not found.startswith(("http://", "https://")):
+        raise ConfigurationError(f"The URL {found!r} must begin with http:// or https://.")
+    return found.rstrip("/").removesuffix("/v1")
+
+
+def _written_down() -> str | None:
+    from k9_broker.settings import load_settings
+
+    try:
+        found = json.loads((load_settings().state_dir / "up.json").read_text()).get("api")
+    except (OSError, ValueError, AttributeError):
+        return None
+    return found if isinstance(found, str) else None
+
+
+@contextmanager
+def client(url: str | None) -> Iterator[httpx.Client]:
+    """An HTTP client for the API, with the key in `K9_API_KEY`. Raises `NoAnswer` when nothing is there."""
+    import httpx
+
+    base = api_url(url)
+    key = os.environ.get("K9_API_KEY")
+    headers = {"authorization": f"Bearer {key}"} if key else {}
+    timeout = httpx.Timeout(30, connect=3, read=600)
+    # A proxy in the environment must not stand between a machine and itself.
+    proxies = httpx.URL(base).host not in ("127.0.0.1", "localhost", "::1")
+    try:
+        with httpx.Client(base_url=base, headers=headers, timeout=timeout, trust_env=proxies) as open_client:
+            yield open_client
+    except httpx.TransportError as error:
+        raise NoAnswer(
+            f"K-9 does not answer at {base} ({type(error).__name__}); start it with `k9 up`."
+        ) from None
+
+
+def http_get(url: str | None, path: str) -> Any:
+    """The JSON at `path`. Raises `NoAnswer`, or the error that K-9 answered with."""
+    with client(url) as api:
+        return answer(api.get(path))
+
+
+def answer(reply: httpx.Response) -> Any:
+    """The JSON of a good reply; raises the error in a bad one."""
+    try:
+        body = reply.json()
+    except ValueError:
+        body = None
+    if reply.is_success and body is not None:
+        return body
+    if isinstance(body, dict) and isinstance(body.get("error"), dict):
+        raise from_record(body["error"])
+    if reply.status_code == 503 and isinstance(body, dict):
+        raise LedgerUnavailable(body.get("message"))
+    raise NoAnswer(f"What answers at {reply.url} is not K-9 (status {reply.status_code}).")

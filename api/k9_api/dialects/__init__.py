@@ -1,0 +1,1 @@
+"""What callers speak, turned into requests, and results turned into what callers read. Pure: no I/O."""

@@ -1,0 +1,57 @@
+"""A streamed answer folded back into a whole one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from k9_broker.requests import Operation
+from k9_broker.results import Chunk
+
+_JOINED = ("content", "refusal", "reasoning", "reasoning_content")
+"""The texts of a message that come in pieces; backends name a reasoning text in two ways."""
+
+
+def fold(operation: Operation, chunks: Iterable[Chunk]) -> dict[str, Any]:
+    """The body that the same answer would have had without `stream`; its choices in order of index."""
+    body: dict[str, Any] = {}
+    choices: dict[int, dict[str, Any]] = {}
+    for chunk in chunks:
+        body |= {name: value for name, value in chunk.items() if name not in ("choices", "usage")}
+        for piece in chunk.get("choices") or ():
+            index = piece.get("index", 0)
+            choice = choices.setdefault(index, {"index": index, "logprobs": None, "finish_reason": None})
+            if piece.get("finish_reason"):
+                choice["finish_reason"] = piece["finish_reason"]
+            _add_logprobs(choice, piece.get("logprobs"))
+            if operation is Operation.CHAT:
+                _add(choice.setdefault("message", {"role": "assistant"}), piece.get("delta") or {})
+            else:
+                choice["text"] = choice.get("text", "") + (piece.get("text") or "")
+    for choice in choices.values():
+        if calls := choice.get("message", {}).get("tool_calls"):
+            choice["message"]["tool_calls"] = [calls[index] for index in sorted(calls)]
+    return body | {"choices": [choices[index] for index in sorted(choices)]}
+
+
+def _add(message: dict[str, Any], delta: Mapping[str, Any]) -> None:
+    for name in _JOINED:
+        if delta.get(name):
+            message[name] = (message.get(name) or "") + delta[name]
+    for piece in delta.get("tool_calls") or ():
+        calls = message.setdefault("tool_calls", {})
+        call = calls.setdefault(
+            piece.get("index", len(calls)),
+            {"id": None, "type": "function", "function": {"name": "", "arguments": ""}},
+        )
+        call["id"] = call["id"] or piece.get("id")
+        function = piece.get("function") or {}
+        call["function"]["name"] = call["function"]["name"] or function.get("name") or ""
+        call["function"]["arguments"] += function.get("arguments") or ""
+
+
+def _add_logprobs(choice: dict[str, Any], logprobs: Mapping[str, Any] | None) -> None:
+    for name, values in (logprobs or {}).items():
+        if isinstance(values, list):
+            choice["logprobs"] = choice["logprobs"] or {}
+            choice["logprobs"].setdefault(name, []).extend(values)

@@ -1,0 +1,76 @@
+"""Every metric of the API, by name. Base units; labels are few and never text that a caller wrote."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from prometheus_client import REGISTRY, Counter, Gauge, Histogram
+from prometheus_client.core import CounterMetricFamily
+from prometheus_client.registry import Collector
+
+from k9_broker.jobs import JobState
+from k9_broker.requests import Operation
+from k9_broker.snapshot import Snapshot
+
+_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
+
+SUBMITTED = Counter("k9_submitted", "Jobs that were admitted.", ["operation", "backend", "priority"])
+REFUSED = Counter("k9_refused", "Requests answered with an error, by its code.", ["code"])
+REQUEST_SECONDS = Histogram(
+    "k9_request_seconds",
+    "From reading a request to the end of its answer.",
+    ["operation"],
+    buckets=_SECONDS,
+)
+FIRST_TOKEN_SECONDS = Histogram(
+    "k9_first_token_seconds",
+    "From reading a streamed request to the first chunk of its answer, the wait in the queue included.",
+    ["operation"],
+    buckets=_SECONDS,
+)
+ABANDONED = Counter("k9_abandoned", "Jobs cancelled because their caller hung up.", ["operation"])
+QUEUE_DEPTH = Gauge("k9_queue_depth", "Jobs waiting.", ["backend", "priority"])
+QUEUE_OLDEST_SECONDS = Gauge(
+    "k9_queue_oldest_seconds", "How long the longest waiting job has waited.", ["backend"]
+)
+IN_FLIGHT = Gauge("k9_in_flight", "Jobs claimed and not ended.", ["backend"])
+SLOTS = Gauge("k9_slots", "Jobs that the live workers of a backend can run at once.", ["backend"])
+WORKERS = Gauge("k9_workers", "Live workers.", ["backend"])
+
+
+class _Jobs(Collector):
+    """`k9_jobs_total`: the ledger's own count, the same from every API process, whoever waited."""
+
+    def __init__(self) -> None:
+        self.ended: Mapping[tuple[str, Operation, JobState], int] = {}
+
+    def collect(self) -> Iterator[CounterMetricFamily]:
+        labels = ["backend", "operation", "state"]
+        family = CounterMetricFamily("k9_jobs", "Jobs that have ended, over all processes.", labels=labels)
+        for (backend, operation, state), count in self.ended.items():
+            family.add_metric([backend, operation, state], count)
+        yield family
+
+
+_JOBS = _Jobs()
+REGISTRY.register(_JOBS)
+
+
+def forget() -> None:
+    """Drop what the ledger tells: unknown is not zero."""
+    _JOBS.ended = {}
+    for gauge in (QUEUE_DEPTH, QUEUE_OLDEST_SECONDS, IN_FLIGHT, SLOTS, WORKERS):
+        gauge.clear()
+
+
+def observe(snapshot: Snapshot, ended: Mapping[tuple[str, Operation, JobState], int]) -> None:
+    """Show the fleet as `snapshot` says, forgetting backends that are not in it, and the jobs ended."""
+    forget()
+    _JOBS.ended = ended
+    for backend in snapshot.backends:
+        for priority, waiting in backend.waiting.items():
+            QUEUE_DEPTH.labels(backend.name, priority).set(waiting)
+        QUEUE_OLDEST_SECONDS.labels(backend.name).set(backend.oldest_age)
+        IN_FLIGHT.labels(backend.name).set(backend.in_flight)
+        SLOTS.labels(backend.name).set(backend.slots)
+        WORKERS.labels(backend.name).set(backend.workers)

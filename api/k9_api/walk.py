@@ -1,0 +1,191 @@
+"""The walk of one synchronous request through the API: read, submit, wait, answer.
+
+Whoever waits follows the relay before the job is admitted, so that no wake-up is missed, and the
+job of a caller that hangs up is cancelled.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from k9_api import metrics
+from k9_api.context import Context, context
+from k9_api.dialects.openai import egress, ingress
+from k9_api.errors import error_response
+from k9_api.presence import Presence
+from k9_api.reading import read_body
+from k9_api.sse import DONE, Downstream, EventStream, frame
+from k9_broker.errors import (
+    JobCancelled,
+    JobExpired,
+    JobNotFound,
+    K9Error,
+    LedgerUnavailable,
+    StreamRestarted,
+    WorkerLost,
+    from_record,
+)
+from k9_broker.jobs import Job, JobState, new_job_id
+from k9_broker.ports import Follower
+from k9_broker.requests import InferenceRequest, Operation
+from k9_broker.submit import submit
+
+log = logging.getLogger(__name__)
+
+_ENDS: dict[str, type[K9Error]] = {
+    JobState.CANCELLED: JobCancelled,
+    JobState.EXPIRED: JobExpired,
+    JobState.DEAD: WorkerLost,
+}
+
+
+async def infer(request: Request, operation: Operation) -> Response:
+    """Answer one chat, completions or embeddings request."""
+    began = time.perf_counter()
+    here = context(request)
+    tenant = here.keys.tenant(request)
+    raw = await read_body(request, here.max_body_bytes)
+    asked = ingress.parse(operation, raw, request.scope["headers"], tenant)
+    if asked.stream and operation is not Operation.EMBEDDINGS:
+        return EventStream(_Streamed(here, asked, began).produce)
+    return await _whole(request, here, asked, began)
+
+
+async def _whole(request: Request, here: Context, asked: InferenceRequest, began: float) -> Response:
+    ledger = here.broker.ledger
+    async with _admitted(here, asked) as waiting:
+        async with Presence(request.receive):
+            await waiting.follower.ended()
+        waiting.over = True
+        job, result = await ledger.outcome(waiting.job.id)
+    _observe(job, began)
+    headers = job_headers(job, queue_seconds=job.queue_seconds)
+    if result is None:
+        return error_response(job.error or K9Error(), headers)
+    base64 = asked.body.get("encoding_format") == "base64"
+    body = egress.answer(job, result, "base64" if base64 else "float")
+    headers["x-k9-model"] = _plain(result.model)
+    return Response(body, headers=headers, media_type="application/json")
+
+
+@dataclass(slots=True)
+class _Streamed:
+    """One streamed answer."""
+
+    here: Context
+    asked: InferenceRequest
+    began: float
+
+    async def produce(self, out: Downstream) -> None:
+        async with _admitted(self.here, self.asked) as waiting:
+            job = waiting.job
+            out.headers.update(job_headers(job))
+            try:
+                async with out.attended():
+                    await self._relay(waiting, out)
+            finally:
+                _observe(job, self.began)
+        await out.write(DONE)
+
+    async def _relay(self, waiting: _Waiting, out: Downstream) -> None:
+        job = waiting.job
+        admitted = time.perf_counter()
+        chunks = egress.Chunks(job, include_usage=self.asked.include_usage)
+        sent = False
+        async for event in waiting.follower.events():
+            match event.kind:
+                case "chunk":
+                    if (data := chunks.write(event.data)) is None:
+                        continue
+                    if not sent:
+                        sent = True
+                        waited = time.perf_counter() - self.began
+                        metrics.FIRST_TOKEN_SECONDS.labels(job.operation).observe(waited)
+                    await out.write(frame(data))
+                case "running" if not out.started:
+                    out.headers["x-k9-queue-seconds"] = f"{time.perf_counter() - admitted:.3f}"
+                case "restart" if sent:
+                    raise StreamRestarted
+                case "end":
+                    waiting.over = True
+                    if error := ending(event.data):
+                        raise error
+                    return
+        raise LedgerUnavailable
+
+
+@dataclass(slots=True)
+class _Waiting:
+    """A caller who waits for a job."""
+
+    job: Job
+    follower: Follower
+    over: bool = False
+    """The job is known to have ended."""
+
+
+@asynccontextmanager
+async def _admitted(here: Context, asked: InferenceRequest) -> AsyncIterator[_Waiting]:
+    """A job in its queue, with its follower. Left before the job is over, the job is cancelled."""
+    job_id = new_job_id()
+    relay, ledger = here.broker.relay, here.broker.ledger
+    async with relay.follow(job_id) as follower:
+        # Not interrupted when the caller hangs up: an admission under way cannot be taken back.
+        job = await submit(asked, ledger=ledger, fleet=here.broker.fleet, job_id=job_id, waiter=relay.waiter)
+        metrics.SUBMITTED.labels(job.operation, job.backend, job.priority).inc()
+        waiting = _Waiting(job, follower)
+        try:
+            yield waiting
+        finally:
+            if not waiting.over:
+                await _abandon(here, job)
+
+
+async def _abandon(here: Context, job: Job) -> None:
+    """Cancel a job that nobody waits for. A job that has ended already stays as it is."""
+    metrics.ABANDONED.labels(job.operation).inc()
+    try:
+        await here.broker.ledger.cancel(job.id)
+    except JobNotFound:
+        return
+    except LedgerUnavailable:
+        log.warning("job %s could not be cancelled; its deadline will end it", job.id)
+
+
+def ending(data: Mapping[str, Any]) -> K9Error | None:
+    """The error that an `end` event stands for; `None` when the job succeeded."""
+    if record := data.get("error"):
+        return from_record(record)
+    state = data.get("state")
+    return None if state == JobState.SUCCEEDED else _ENDS.get(str(state), K9Error)()
+
+
+def job_headers(job: Job, *, queue_seconds: float | None = None) -> dict[str, str]:
+    """Where the job ran and why, for the answer's headers."""
+    headers = {
+        "x-k9-job": job.id,
+        "x-k9-backend": job.backend,
+        "x-k9-kind": str(job.kind),
+        "x-k9-model": _plain(job.model),
+        "x-k9-reason": _plain(job.reason),
+    }
+    if queue_seconds is not None:
+        headers["x-k9-queue-seconds"] = f"{queue_seconds:.3f}"
+    return headers
+
+
+def _plain(text: str) -> str:
+    return text if text.isascii() and text.isprintable() else quote(text, safe="/: ")
+
+
+def _observe(job: Job, began: float) -> None:
+    metrics.REQUEST_SECONDS.labels(job.operation).observe(time.perf_counter() - began)

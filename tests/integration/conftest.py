@@ -1,0 +1,33 @@
+"""Fixtures of the suites that run against the whole stack."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import httpx
+import pytest
+
+from jobs_stand_in import StandIn, serving
+from stack import Stack
+
+
+@pytest.fixture
+def k9(stack: Stack) -> Iterator[Stack]:
+    """The stack, with the fake as it was at the start before and after."""
+    stack.fake.reset()
+    yield stack
+    stack.fake.reset()
+
+
+@pytest.fixture
+def http(k9: Stack) -> Iterator[httpx.Client]:
+    """A bare HTTP client of the stack's API."""
+    with httpx.Client(base_url=k9.url, timeout=20) as client:
+        yield client
+
+
+@pytest.fixture
+def server() -> Iterator[StandIn]:
+    """A stand-in for the jobs API, to be steered by the test."""
+    with serving(StandIn()) as stand_in:
+        yield stand_in
