@@ -1,0 +1,50 @@
+# The few commands a person needs. `make demo` and `make test` need only Python 3.11+ and the package index.
+
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+
+export K9_STATE_DIR   ?= $(CURDIR)/.k9
+export K9_EMBED_MODEL ?= $(CURDIR)/.k9/models/minilm
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: help demo test test-quick check format bench bench-embed clean
+
+help:            ## Show the commands
+	@grep -E '^[a-z-]+: *.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
+
+$(VENV)/k9: pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "K-9 needs Python 3.11 or newer: make PYTHON=python3.12 ...")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --editable '.[all]'
+	@touch $@
+
+$(VENV)/dev: $(VENV)/k9
+	$(BIN)/python -m pip install --quiet --editable '.[all]' --group dev
+	@touch $@
+
+demo: $(VENV)/k9  ## Install, start K-9, embed some thousands of real texts through the queue, search them
+	$(BIN)/k9 demo
+
+test: $(VENV)/dev  ## Install and pass all tests (about ten minutes on two cores)
+	$(BIN)/k9 model fetch minilm
+	$(BIN)/pytest
+
+test-quick: $(VENV)/dev  ## The tests that start no worker
+	$(BIN)/pytest -q tests/unit tests/properties tests/architecture
+
+check: $(VENV)/dev  ## Types, lint, format
+	$(BIN)/mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(VENV)/dev  ## Write the format
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(VENV)/dev  ## Added latency, throughput and batch figures, as ratios measured in one run
+	$(BIN)/python benchmarks/run.py
+
+clean:           ## Remove what the commands above made
+	rm -rf $(VENV) .k9 demo-out

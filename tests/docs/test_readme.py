@@ -1,0 +1,77 @@
+"""What the documents say is true: commands exist, configuration loads, examples run, links lead somewhere."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from k9_broker.backends import Backend
+from k9_broker.settings import ApiSettings, FlowerSettings, JobSettings, Settings, load_settings
+from stack import Stack
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text()
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", README, re.M | re.S)
+
+
+def test_the_two_commands_are_the_makefiles() -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.M))
+    assert {"demo", "test", "clean"} <= targets
+    assert set(re.findall(r"`?make ([a-z-]+)", README)) <= targets
+    assert (ROOT / ".ci/run").read_text().rstrip().endswith("exec make test")
+
+
+def test_every_k9_command_it_names_exists() -> None:
+    named = set(re.findall(r"\bk9 ([a-z]+)", "".join(page.read_text() for page in PAGES)))
+    shown = subprocess.run(
+        [sys.executable, "-m", "k9_api.cli", "--help"], capture_output=True, text=True, check=True
+    ).stdout
+    assert {name for name in named if name not in shown} == set()
+
+
+def test_its_configuration_loads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (snippet,) = blocks("toml")
+    (tmp_path / "k9.toml").write_text(snippet)
+    monkeypatch.setenv("K9_CONFIG", str(tmp_path / "k9.toml"))
+    settings = load_settings()
+    assert [backend.name for backend in settings.backends] == ["gpu", "cloud"]
+    assert set(tomllib.loads(snippet)) == {"redis_url", "api", "backends"}
+
+
+def test_its_python_example_runs(stack: Stack, capsys: pytest.CaptureFixture[str]) -> None:
+    (snippet,) = blocks("python")
+    assert "http://127.0.0.1:8765" in snippet
+    here = snippet.replace("http://127.0.0.1:8765", stack.url).replace("all-minilm-l6-v2", stack.embed_model)
+    exec(compile(here, "README.md", "exec"), {})
+    printed = capsys.readouterr().out.splitlines()
+    assert stack.model in printed
+    assert "fake order:first" in printed
+
+
+def test_every_setting_is_documented_and_every_documented_one_exists() -> None:
+    page = (ROOT / "docs/configuration.md").read_text()
+    documented = set(re.findall(r"^\| `([a-z_]+)` \|", page, re.M))
+    models = (ApiSettings, FlowerSettings, JobSettings, Backend)
+    settings = {name for model in models for name in model.model_fields}
+    settings |= set(Settings.model_fields) - {"api", "flower", "jobs", "backends", "api_keys"}
+    assert documented == settings
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    links = re.findall(r"\]\(([^)#]+)\)", page.read_text())
+    assert not [link for link in links if "://" not in link and not (page.parent / link).exists()]
+
+
+def test_the_changelog_names_the_version() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert f"## {project['version']}" in (ROOT / "CHANGELOG.md").read_text()
