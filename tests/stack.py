@@ -117,12 +117,12 @@ class Stack:
         said = {"name": "fake", "dialect": "fake", "url": self.fake.url, "slots": self.slots, **changes}
         return Backend.model_validate(said)
 
-    def start_worker(self, name: str = "w1", **changes: Any) -> Child:
+    def start_worker(self, node: str = "w1", **changes: Any) -> Child:
         backend = self.backend(**changes)
         env = {**self.env(), "K9_BACKEND": backend.model_dump_json()}
-        words = ["k9_workers", "--node", f"k9-{name}@test"]
-        self.workers[name] = Child(f"worker-{name}", words, env, self.folder).start()
-        return self.workers[name]
+        words = ["k9_workers", "--node", f"k9-{node}@test"]
+        self.workers[node] = Child(f"worker-{node}", words, env, self.folder).start()
+        return self.workers[node]
 
     def start_api(self) -> Child:
         self.api = Child("api", ["k9_api"], self.env(), self.folder).start()

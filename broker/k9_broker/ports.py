@@ -115,7 +115,7 @@ class Follower(Protocol):
     """One caller's view of one job's relay."""
 
     async def ended(self) -> None:
-        """Return once the job has ended."""
+        """Return once the job has ended. Raises `JobNotFound` when the store knows it no more."""
         ...
 
     def events(self, after: str = "0") -> AsyncIterator[Event]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from pydantic_settings import (
@@ -63,7 +64,7 @@ class Settings(BaseSettings):
         env_prefix="K9_", env_nested_delimiter="__", frozen=True, extra="forbid"
     )
 
-    redis_url: str | None = None
+    redis_url: str | None = Field(default=None, repr=False)
     """The ledger and the queues. Without it `k9 up` starts a private server of its own."""
     state_dir: Path = Field(default_factory=default_state_dir)
     """Where `k9 up` keeps its private Redis, logs and the addresses of what runs."""
@@ -85,6 +86,19 @@ class Settings(BaseSettings):
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise ValueError(f"the name {twice[0]!r} is used twice; give each backend its own")
         return backends
+
+    @field_validator("redis_url")
+    @classmethod
+    def _celery_reads_it_too(cls, url: str | None) -> str | None:
+        """Celery knows neither redis-py's `unix://` nor its options after the `?`, but for TLS."""
+        if url is None:
+            return None
+        parts = urlsplit(url)
+        if parts.scheme not in ("redis", "rediss"):
+            raise ValueError("the URL must begin with redis:// or, for TLS, rediss://")
+        if not all(option.startswith("ssl_") for option in parse_qs(parts.query)):
+            raise ValueError("only ssl_ options; the database is in the path, as in redis://host:6379/3")
+        return url
 
     @property
     def tenants(self) -> dict[str, str]:

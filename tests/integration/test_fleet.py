@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from k9_broker.adapters import keys
 from k9_broker.adapters.connect import Commands, connect
 from k9_broker.adapters.redis_fleet import RedisFleet
 from k9_broker.backends import Announcement, Kind
@@ -37,6 +38,16 @@ async def test_a_worker_that_left_is_gone_and_its_backend_is_remembered(commands
     (view,) = (await RedisFleet(commands).snapshot()).backends
     assert (view.workers, view.name, view.models) == (0, "a", frozenset({"m"}))
     assert await RedisFleet(commands).last_models(SAID.node) == ("m",)
+
+
+async def test_an_announcement_it_cannot_read_hides_nobody_else(
+    fleet: RedisFleet, clean_redis: RedisProcess
+) -> None:
+    await fleet.announce(SAID)
+    await fleet.announce(SAID.model_copy(update={"node": "k9-b@newer", "backend": "b"}))
+    clean_redis.client.set(keys.worker("k9-b@newer"), '{"backend": "b", "kind": "local", "news": 1}')
+    (view,) = (await fleet.snapshot()).backends
+    assert view.name == "a"
 
 
 async def test_all_who_ask_a_frozen_redis_hear_of_it_together(tmp_path: Path) -> None:

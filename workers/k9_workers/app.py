@@ -11,7 +11,6 @@ import socket
 from typing import Any
 
 from celery import Celery
-from celery.worker import state
 from kombu.entity import Exchange, Queue
 
 from k9_broker.backends import Backend
@@ -26,7 +25,7 @@ from k9_workers.pool import AsyncTask
 redis_transport.install()
 settings = load_settings()
 
-app = Celery("k9", broker=settings.redis_url or "redis://127.0.0.1:6379/0")
+app = Celery("k9", broker=redis_transport.celery_url(settings.redis_url or "redis://127.0.0.1:6379/0"))
 app.conf.update(
     task_serializer="json",
     accept_content=["json"],
@@ -35,6 +34,7 @@ app.conf.update(
     task_ignore_result=True,
     result_backend=None,
     worker_pool="k9_workers.pool:TaskPool",
+    worker_consumer="k9_workers.consumer:Consumer",
     # A message acknowledged when taken no longer counts in the prefetch window: only this setting
     # keeps a worker from taking more than its slots.
     worker_disable_prefetch=True,
@@ -47,10 +47,9 @@ app.conf.update(
     broker_connection_retry_on_startup=True,
     broker_connection_max_retries=None,
     broker_transport_options={
-        "visibility_timeout": 60,
-        "unacked_restore_interval": 5,
-        "unacked_restore_throttle": 1,
-        "unacked_mutex_expire": 10,
+        # kombu's own record of messages taken costs two round trips a job; the reaper finds those that
+        # died with their worker, and sooner.
+        "ack_emulation": False,
         "max_connections": 64,
         "socket_connect_timeout": 2,
         "socket_timeout": 10,  # longer than the second kombu's BRPOP waits
@@ -75,7 +74,7 @@ def serve(backend: Backend, order: int, node: str) -> None:
     lifecycle.connect()
 
     async def run(job_id: str, generation: int) -> dict[str, Any]:
-        return await execute(lifecycle.runtime, job_id, generation, lambda: job_id in state.revoked)
+        return await execute(lifecycle.runtime, job_id, generation)
 
     for operation in Operation:
         app.task(run, name=task_name(operation), base=AsyncTask)

@@ -5,11 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
 from contextlib import aclosing
 from typing import Any
 
-from k9_broker.errors import K9Error
+from k9_broker.errors import K9Error, LedgerUnavailable
 from k9_broker.jobs import Claim
 from k9_broker.requests import Operation
 from k9_broker.results import Outcome, Result, Usage
@@ -18,16 +17,16 @@ from k9_workers.runtime import Runtime
 
 logger = logging.getLogger(__name__)
 
+RECORD_AGAIN_AFTER = 1.0
+"""Seconds between tries to record an outcome while Redis is away."""
 
-async def execute(
-    runtime: Runtime, job_id: str, generation: int, revoked: Callable[[], bool] = lambda: False
-) -> dict[str, Any]:
+
+async def execute(runtime: Runtime, job_id: str, generation: int) -> dict[str, Any]:
     """Run one generation of a job, if it is still wanted. Gives what operators may see of the end.
 
     A job is taken from its worker by cancelling the call (it ended, or another worker has it); it is
-    handed back when the worker itself must go, and cancelled when an operator has `revoked` its task.
+    handed back when the worker itself must go.
     """
-    await runtime.ready.wait()
     claim = await runtime.ledger.claim(job_id, generation, runtime.node)
     if claim is None:
         return {"superseded": True}
@@ -36,13 +35,8 @@ async def execute(
     with runtime.holding(claim, call) as held:
         try:
             await asyncio.wait([call])
-        except asyncio.CancelledError as cancelled:
-            end = (
-                runtime.ledger.cancel(job_id)
-                if "revoked" in cancelled.args
-                else runtime.ledger.hand_back(claim)
-            )
-            await asyncio.shield(end)
+        except asyncio.CancelledError:
+            await asyncio.shield(runtime.ledger.hand_back(claim))
             raise
         if held.taken:
             return {"backend": runtime.backend.name, "taken": True}
@@ -50,7 +44,7 @@ async def execute(
             await runtime.ledger.hand_back(claim)
             return {"backend": runtime.backend.name, "handed_back": True}
         outcome = call.result()
-        recorded = await runtime.ledger.finish(claim, outcome)
+        recorded = await _record(runtime, claim, outcome)
     elapsed = time.monotonic() - started
     runtime.observe(elapsed)
     return {
@@ -59,6 +53,17 @@ async def execute(
         "tokens": outcome.usage.total,
         "ms": round(elapsed * 1000),
     }
+
+
+async def _record(runtime: Runtime, claim: Claim, outcome: Outcome) -> bool:
+    """Record the outcome as soon as Redis is there: it is paid for, and another worker would pay again."""
+    while True:
+        try:
+            return await runtime.ledger.finish(claim, outcome)
+        except LedgerUnavailable:
+            if runtime.leaving:
+                raise
+            await asyncio.sleep(RECORD_AGAIN_AFTER)
 
 
 async def _attempts(runtime: Runtime, claim: Claim) -> Outcome:

@@ -15,6 +15,7 @@ from typing import Any
 from celery import signals
 
 from k9_broker.backends import Backend
+from k9_broker.errors import K9Error
 from k9_broker.jobs import Claim
 from k9_broker.naming import task_name
 from k9_broker.settings import Settings
@@ -44,6 +45,7 @@ class Lifecycle:
         signals.worker_ready.connect(self._worker_ready, weak=False)
         signals.worker_shutting_down.connect(self._must_leave, weak=False)
         signals.worker_process_shutdown.connect(self._pool_leaves, weak=False)
+        signals.task_revoked.connect(self._task_revoked, weak=False)
 
     @property
     def runtime(self) -> Runtime:
@@ -89,6 +91,17 @@ class Lifecycle:
         if self._runtime is not None:
             self._pool.run(self._runtime.close()).result(10)
             self._runtime = None
+
+    def _task_revoked(self, request: Any, **_: Any) -> None:
+        self._pool.run(self._cancel(request.id))
+
+    async def _cancel(self, job_id: str) -> None:
+        """An operator revoked the task with Celery's tools. A call that was ended for it may have handed
+        the job back meanwhile; cancelling it is right before and after that."""
+        try:
+            await self.runtime.ledger.cancel(job_id)
+        except K9Error as error:
+            logger.warning("job %s was revoked, but could not be cancelled: %s", job_id, error.code)
 
     def _report(self, claim: Claim, progress: str) -> None:
         """A repeated `task-started` is how Flower shows progress without leaving the state STARTED."""

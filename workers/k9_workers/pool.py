@@ -13,6 +13,8 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import inspect
+import math
+import sys
 import threading
 import time
 from collections import deque
@@ -30,6 +32,13 @@ from kombu.asynchronous import get_event_loop
 from vine import promise
 
 logger = get_logger(__name__)
+
+SWITCH_INTERVAL = 0.0001
+"""Seconds a thread may keep the interpreter while the other waits for it. With Python's 5 ms the consumer,
+which takes messages and talks to Redis in many small steps, would be held up at each of them."""
+
+HAND_BACK_WITHIN = 5.0
+"""Seconds the tasks have to end in a cold shutdown; those that do not are left behind."""
 
 
 def _new_loop() -> asyncio.AbstractEventLoop:
@@ -105,8 +114,7 @@ class TaskPool(BasePool):  # type: ignore[misc]
         # One promise for ever: kombu's hub keeps pending callbacks in a set, so order is our own.
         self._turn = promise(self._do_bookkeeping)
         self._hub = get_event_loop()
-        self._empty = threading.Event()
-        self._empty.set()
+        sys.setswitchinterval(SWITCH_INTERVAL)
         self.loop = _new_loop()
         self._thread = threading.Thread(target=self._run_loop, name="k9-pool", daemon=True)
         self._thread.start()
@@ -150,10 +158,9 @@ class TaskPool(BasePool):  # type: ignore[misc]
     ) -> Slot:
         slot = Slot(self.loop)
         self._slots[id(slot)] = slot
-        self._empty.clear()
 
         def start() -> None:
-            slot.task = self.loop.create_task(
+            task = slot.task = self.loop.create_task(
                 self._run_task(
                     slot,
                     lambda: target(*args, **(kwargs or {})),
@@ -164,6 +171,8 @@ class TaskPool(BasePool):  # type: ignore[misc]
                     timeout,
                 )
             )
+            # Not at the end of `_run_task`: a task that is cancelled before its first step runs none of it.
+            task.add_done_callback(lambda _: self._slots.pop(id(slot), None))
 
         self.loop.call_soon_threadsafe(start)
         return slot
@@ -198,9 +207,6 @@ class TaskPool(BasePool):  # type: ignore[misc]
         finally:
             for timer in timers:
                 timer.cancel()
-            self._slots.pop(id(slot), None)
-            if not self._slots:
-                self._empty.set()
 
     async def _drive(self, slot: Slot, trace: Callable[[], Any], soft_timeout: float | None) -> Any:
         """Run the tracer; each time it switches out with an awaitable, await it and switch back in."""
@@ -233,8 +239,8 @@ class TaskPool(BasePool):  # type: ignore[misc]
         """Wait until every slot is free; in a cold shutdown, when Celery calls this too, end the tasks."""
         if state.should_terminate:
             self.on_terminate()
-        while not self._empty.wait(0.1):
-            self._do_bookkeeping()  # the hub turns no more
+            return
+        self._wait(math.inf)
         self._leave()
 
     def on_terminate(self) -> None:
@@ -243,8 +249,15 @@ class TaskPool(BasePool):  # type: ignore[misc]
                 slot.cancel("shutdown")
 
         self.loop.call_soon_threadsafe(end_all)
-        self._empty.wait(5)
+        self._wait(HAND_BACK_WITHIN)
         self._leave()
+
+    def _wait(self, seconds: float) -> None:
+        """Until every slot is free. The hub turns no more, so its part is done here."""
+        end = time.monotonic() + seconds
+        while self._slots and time.monotonic() < end:
+            self._do_bookkeeping()
+            time.sleep(0.02)
 
     def _leave(self) -> None:
         if not self._thread.is_alive():

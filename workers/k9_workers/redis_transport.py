@@ -32,6 +32,13 @@ class Transport(redis.Transport):
     Channel = Channel
 
 
+def celery_url(url: str) -> str:
+    """The URL for Celery: of a bare `rediss://` kombu would accept any certificate."""
+    if url.startswith("rediss://") and "ssl_" not in url:
+        return url + ("&" if "?" in url else "?") + "ssl_cert_reqs=required"
+    return url
+
+
 def install() -> None:
     """Have every `redis://` and `rediss://` URL of this process use this transport."""
     here = f"{__name__}:Transport"

@@ -11,7 +11,7 @@ import logging
 import time
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from k9_broker.adapters import keys
@@ -45,7 +45,7 @@ class Held:
     call: asyncio.Task[Any]
     taken: bool = False
     """The ledger says it is no longer ours: stop, and record nothing."""
-    reported_at: float = 0.0
+    reported_at: float = field(default_factory=time.monotonic)
 
 
 class Runtime:
@@ -55,7 +55,8 @@ class Runtime:
         self.backend = backend
         self.node = node
         self.caller = caller
-        self.ready = asyncio.Event()
+        self.leaving = False
+        """The worker was told to stop, and its time is up."""
         self._order = order
         self._jobs = jobs
         # Many retries: a worker that has an answer waits for Redis to come back rather than lose it.
@@ -63,7 +64,7 @@ class Runtime:
         self._ears = connect(redis_url, retries=0, connections=2)
         self.ledger = RedisLedger(self._commands, jobs)
         self.fleet = RedisFleet(self._commands)
-        self.relay = RedisRelayWriter(self._commands, self._take)
+        self.relay = RedisRelayWriter(self._commands, self._superseded)
         self.on_report: Callable[[Claim, str], None] | None = None
         self._held: dict[str, Held] = {}
         self._models: tuple[str, ...] = backend.models
@@ -74,9 +75,8 @@ class Runtime:
     async def start(self) -> None:
         """Begin to renew, listen and reap; jobs may come from now on."""
         reaper = Reaper(self._commands, self.ledger, self.fleet, lease_seconds=self._jobs.lease_seconds)
-        for name, duty in (("renew", self._renew()), ("listen", self._listen()), ("reap", reaper.run())):
+        for name, duty in (("renew", self._renew), ("listen", self._listen), ("reap", reaper.run)):
             self._keep(name, duty)
-        self.ready.set()
 
     async def announce(self) -> None:
         """Begin to tell the fleet what this worker serves.
@@ -88,14 +88,16 @@ class Runtime:
             with suppress(LedgerUnavailable):
                 self._models = await self.fleet.last_models(self.node)
             await self._ask_models()
-            self._keep("models", self._keep_asking())
-        self._keep("announce", self._keep_announcing())
+            self._keep("models", self._keep_asking)
+        self._keep("announce", self._keep_announcing)
 
-    def _keep(self, name: str, duty: Coroutine[Any, Any, None]) -> None:
-        self._background.append(asyncio.get_running_loop().create_task(duty, name=name))
+    def _keep(self, name: str, duty: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        self._background.append(asyncio.create_task(_for_ever(name, duty), name=name))
 
     @contextmanager
     def holding(self, claim: Claim, call: asyncio.Task[Any]) -> Iterator[Held]:
+        if older := self._held.get(claim.job.id):
+            self._take(older)  # this worker lost the job, and was given it again before it heard
         held = self._held[claim.job.id] = Held(claim, call)
         try:
             yield held
@@ -106,13 +108,18 @@ class Runtime:
 
     def hand_back_all(self) -> None:
         """End every call, so that its job goes back to the queue: the worker must leave."""
+        self.leaving = True
         for held in list(self._held.values()):
             held.call.cancel()
 
-    def _take(self, job_id: str) -> None:
-        if held := self._held.get(job_id):
-            held.taken = True
-            held.call.cancel()
+    def _take(self, held: Held) -> None:
+        held.taken = True
+        held.call.cancel()
+
+    def _superseded(self, claim: Claim) -> None:
+        held = self._held.get(claim.job.id)
+        if held is not None and held.claim.token == claim.token:
+            self._take(held)
 
     def observe(self, seconds: float) -> None:
         self._service_seconds += _DECAY * (seconds - self._service_seconds)
@@ -129,12 +136,12 @@ class Runtime:
     async def _renew(self) -> None:
         while True:
             await asyncio.sleep(self._jobs.lease_seconds / 4)
-            claims = [held.claim for held in self._held.values()]
+            claims = {job_id: held.claim for job_id, held in self._held.items()}
             if not claims:
                 continue
             try:
-                for job_id in await self.ledger.renew(claims):
-                    self._take(job_id)
+                for job_id in await self.ledger.renew(claims.values()):
+                    self._superseded(claims[job_id])
             except LedgerUnavailable:
                 logger.warning("leases could not be renewed: Redis is away")
 
@@ -145,8 +152,8 @@ class Runtime:
                     await channel.subscribe(keys.CANCELS)
                     while True:
                         message = await channel.get_message(ignore_subscribe_messages=True, timeout=5)
-                        if message is not None:
-                            self._take(message["data"].decode())
+                        if message is not None and (held := self._held.get(message["data"].decode())):
+                            self._take(held)
             except UNAVAILABLE:
                 await asyncio.sleep(0.2)
 
@@ -155,6 +162,8 @@ class Runtime:
             self._models = tuple(await self.caller.models())
         except K9Error as error:
             logger.warning("%s does not tell its models: %s", self.backend.name, error.code)
+        except Exception:
+            logger.exception("%s does not tell its models", self.backend.name)
 
     async def _keep_asking(self) -> None:
         while True:
@@ -202,3 +211,13 @@ class Runtime:
         await self.caller.close()
         await self._ears.aclose()
         await self._commands.close()
+
+
+async def _for_ever(name: str, duty: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """Begin a duty again when it breaks: a worker that no longer renews would lose its jobs in silence."""
+    while True:
+        try:
+            await duty()
+        except Exception:
+            logger.exception("%s broke; it begins again", name)
+        await asyncio.sleep(1)

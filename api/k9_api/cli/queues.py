@@ -18,29 +18,27 @@ def queues(url: Url = None) -> None:
             "No backend has joined yet. Start a worker: `k9 worker --backend NAME`.", markup=False
         )
         return
-    table = Table(box=None, header_style="bold")
-    table.add_column("backend")
-    table.add_column("kind")
-    table.add_column("models", overflow="fold")
-    for name in ("workers", "slots", "in flight", "waiting", "batch waiting", "wait", "oldest"):
-        table.add_column(name, justify="right")
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for name in ("backend", "kind"):
+        table.add_column(name, no_wrap=True)
+    table.add_column("models", no_wrap=True, overflow="ellipsis")
+    for name in ("workers", "in flight", "waiting", "batch", "wait", "oldest"):
+        table.add_column(name, justify="right", no_wrap=True)
     for backend in backends:
         table.add_row(*_row(backend))
     Console().print(table)
 
 
 def _row(backend: dict[str, Any]) -> list[str]:
-    models = backend["models"]
-    shown = ", ".join(models[:3]) + (f" and {len(models) - 3} more" if len(models) > 3 else "")
+    waiting, wait = backend["waiting"], backend["estimated_wait_seconds"]
     return [
         backend["backend"],
         backend["kind"],
-        shown,
+        ", ".join(backend["models"]),
         str(backend["workers"]),
-        str(backend["slots"]),
-        str(backend["in_flight"]),
-        str(backend["waiting"]["interactive"]),
-        str(backend["waiting"]["batch"]),
-        f"{backend['estimated_wait_seconds']['interactive']:.1f} s",
+        f"{backend['in_flight']} of {backend['slots']}",
+        str(waiting["interactive"]),
+        str(waiting["batch"]),
+        f"{wait['interactive']:.1f} s",
         f"{backend['oldest_age_seconds']:.1f} s",
     ]

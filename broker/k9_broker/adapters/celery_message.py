@@ -31,9 +31,6 @@ class MessageTemplate:
     middle: str
     tail: str
 
-    def fill(self, queue: str, sequence: int) -> str:
-        return f"{self.head}{queue}{self.middle}{sequence}{self.tail}"
-
 
 @dataclass(frozen=True, slots=True)
 class Subject:

@@ -19,6 +19,7 @@ from redis.exceptions import (
     OutOfMemoryError,
     ReadOnlyError,
     RedisError,
+    ResponseError,
 )
 from redis.exceptions import (
     TimeoutError as RedisTimeoutError,
@@ -28,6 +29,9 @@ from k9_broker.errors import LedgerUnavailable
 
 UNAVAILABLE = (RedisConnectionError, RedisTimeoutError, OutOfMemoryError, ReadOnlyError, OSError)
 """What redis-py raises when Redis cannot take a command now."""
+
+_REFUSALS = ("BUSY", "MISCONF", "NOREPLICAS")
+"""How else Redis says so: a script blocks it, its disk is full, its replicas are gone."""
 
 _SHARE = 128
 """Commands in one round trip at most, so that a large backlog does not become one large reply."""
@@ -53,9 +57,19 @@ def connect(url: str, *, retries: int, connections: int = 32) -> Redis:
     return Redis(connection_pool=pool)
 
 
-def unavailable(error: BaseException) -> LedgerUnavailable:
-    """The caller's view of a Redis failure; the message names the kind of failure, never the URL."""
-    return LedgerUnavailable(f"{LedgerUnavailable.default_message()} ({type(error).__name__})", retry_after=2)
+def unavailable(error: BaseException) -> LedgerUnavailable | None:
+    """The caller's view of a Redis failure, or `None` when it is another error.
+
+    The message names the kind of failure, never the URL.
+    """
+    kind: str | None = None
+    if isinstance(error, UNAVAILABLE):
+        kind = type(error).__name__
+    elif isinstance(error, ResponseError):
+        kind = next((word for word in _REFUSALS if word in str(error)), None)
+    if kind is None:
+        return None
+    return LedgerUnavailable(f"{LedgerUnavailable.default_message()} ({kind})", retry_after=2)
 
 
 class Commands:
@@ -79,8 +93,10 @@ class Commands:
             self._flusher = asyncio.create_task(self._flush())
         try:
             return await reply
-        except UNAVAILABLE as error:
-            raise unavailable(error) from error
+        except (RedisError, OSError) as error:
+            if away := unavailable(error):
+                raise away from error
+            raise
 
     async def script(self, name: str, keys: list[str], args: list[Any]) -> Any:
         """One of `scripts/*.lua`, by name. Raises `LedgerUnavailable`."""
@@ -104,7 +120,7 @@ class Commands:
                 batch, self._waiting = self._waiting[:_SHARE], self._waiting[_SHARE:]
                 try:
                     replies = await self._send([words for words, _ in batch])
-                except (RedisError, OSError) as error:
+                except Exception as error:  # whatever it was, nobody may be left waiting for a reply
                     replies = [error] * len(batch)
                 for (_, reply), answer in zip(batch, replies, strict=True):
                     if not reply.done():

@@ -51,7 +51,7 @@ def wake(waiter: str) -> str:
 PERMANENT = {
     SEQUENCE: "one counter; losing it would reorder the reaper's view of every queue",
     DEADLINES: "holds open jobs only; each member leaves when its job ends, and the sorted set with the last",
-    WORKERS: "one member per node; members long past their expiry are removed at each announcement",
+    WORKERS: "one member per node; whoever looks at the fleet removes those no longer remembered",
     ENDED: "counters, as many as there are backends times operations times states",
     "k9:waiting:": "holds queued jobs only, bounded by the backend's mark",
     "k9:leases:": "holds running jobs only, bounded by the backend's slots",

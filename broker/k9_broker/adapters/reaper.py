@@ -30,6 +30,7 @@ LOST_AFTER = 2.5
 """Seconds a queued job's message must be missing before it counts as lost: a worker that has just
 taken it needs milliseconds to claim the job. A copy that kombu still holds as unacknowledged, and
 restores a minute later, is of an older generation by then."""
+_LONG_AGO = float("-inf")
 _MOST = 200
 """Jobs of each sort a sweep looks at."""
 
@@ -48,16 +49,25 @@ class Reaper:
 
     async def run(self) -> None:
         """Sweep for ever; a Redis that is away only delays it."""
+        self._heard(_LONG_AGO)  # Redis may have been away until now
         while True:
+            asked = time.monotonic()
             try:
-                if await self._is_mine():
+                mine = await self._is_mine()
+                self._heard(asked)
+                if mine:
                     await self.sweep()
             except LedgerUnavailable:
-                # No worker could renew while Redis was away: give them a lease's time before judging.
-                self._quiet_until = time.monotonic() + self._lease_seconds
+                self._heard(_LONG_AGO)
             except Exception:
                 logger.exception("a sweep failed")
             await asyncio.sleep(SWEEP_EVERY)
+
+    def _heard(self, asked: float) -> None:
+        """When a reply took long, Redis was away and no worker could renew: judge none for a lease."""
+        now = time.monotonic()
+        if now - asked > self._lease_seconds / 2:
+            self._quiet_until = now + self._lease_seconds
 
     async def _is_mine(self) -> bool:
         milliseconds = int(3000 * SWEEP_EVERY)
@@ -70,6 +80,7 @@ class Reaper:
 
     async def sweep(self) -> dict[str, int]:
         """One look at every index; gives how many jobs were expired, brought back, or ended as dead."""
+        asked = time.monotonic()
         overdue: list[str] = []
         for view in (await self._fleet.snapshot()).backends:
             overdue.append(keys.leases(view.name))
@@ -77,6 +88,7 @@ class Reaper:
                 queue = queue_name(view.kind, view.name, priority)
                 overdue += [queue, keys.waiting(queue)]
         late, orphans, lost = await self._commands.script("overdue", overdue, [_MOST])
+        self._heard(asked)
         counts = {"expired": 0, "requeued": 0, "dead": 0, "superseded": 0}
         for job_id in late:
             await self._ledger.expire(job_id.decode())

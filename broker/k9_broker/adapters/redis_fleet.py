@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from itertools import groupby, islice
+
+from pydantic import ValidationError
 
 from k9_broker.adapters import keys
 from k9_broker.adapters.connect import Commands
@@ -31,24 +34,24 @@ class RedisFleet:
         self._commands = commands
         self._snapshot = Snapshot()
         self._taken = float("-inf")
-        self._taking = asyncio.Lock()
+        self._taking: asyncio.Task[None] | None = None
 
     async def announce(self, announcement: Announcement) -> None:
-        now = time.time()
-        text = announcement.model_dump_json()
-        await asyncio.gather(
-            self._commands.command("SET", keys.worker(announcement.node), text, "EX", _REMEMBERED),
-            self._commands.command("ZADD", keys.WORKERS, now + ANNOUNCEMENT_LIVES, announcement.node),
-            self._commands.command("ZREMRANGEBYSCORE", keys.WORKERS, "-inf", now - _REMEMBERED),
+        await self._commands.script(
+            "announce",
+            [keys.WORKERS, keys.worker(announcement.node)],
+            [announcement.node, announcement.model_dump_json(), ANNOUNCEMENT_LIVES, _REMEMBERED],
         )
 
     async def last_models(self, node: str) -> tuple[str, ...]:
         """The models of the node's last announcement; none when it has been away for long."""
         text = await self._commands.command("GET", keys.worker(node))
-        return Announcement.model_validate_json(text).models if text else ()
+        with suppress(ValidationError):
+            return Announcement.model_validate_json(text).models if text else ()
+        return ()
 
     async def withdraw(self, node: str) -> None:
-        await self._commands.command("ZADD", keys.WORKERS, "XX", time.time(), node)
+        await self._commands.command("ZADD", keys.WORKERS, "XX", 0, node)
 
     async def ended(self) -> Mapping[tuple[str, Operation, JobState], int]:
         counts: dict[bytes, bytes] = await self._commands.command("HGETALL", keys.ENDED)
@@ -56,19 +59,28 @@ class RedisFleet:
         return {(where, Operation(what), JobState(how)): n for (where, what, how), n in named.items()}
 
     async def snapshot(self) -> Snapshot:
-        async with self._taking:
-            if time.monotonic() - self._taken > _FRESH:
-                reply = await self._commands.script("fleet", [keys.WORKERS], [])
-                self._snapshot = _read(*reply)
-                self._taken = time.monotonic()
+        if time.monotonic() - self._taken > _FRESH:
+            # All who ask meanwhile share one outcome, so that a silent Redis costs each one wait, not many.
+            if self._taking is None:
+                self._taking = asyncio.create_task(self._take())
+            await asyncio.shield(self._taking)
         return self._snapshot
+
+    async def _take(self) -> None:
+        try:
+            reply = await self._commands.script("fleet", [keys.WORKERS], [])
+            self._snapshot = _read(*reply)
+            self._taken = time.monotonic()
+        finally:
+            self._taking = None
 
 
 def _read(now: bytes, workers: Sequence[bytes], depths: Sequence[bytes | int]) -> Snapshot:
-    alive: list[tuple[Announcement, bool]] = [
-        (Announcement.model_validate_json(workers[i + 1]), float(workers[i]) > float(now))
-        for i in range(0, len(workers), 2)
-    ]
+    alive: list[tuple[Announcement, bool]] = []
+    for i in range(0, len(workers), 2):
+        with suppress(ValidationError):  # of a version that says other things: not ours to route to
+            announcement = Announcement.model_validate_json(workers[i + 1])
+            alive.append((announcement, float(workers[i]) > float(now)))
     depth_of = {}
     rest = iter(depths)
     while row := list(islice(rest, 6)):

@@ -24,12 +24,14 @@ from k9_broker.adapters.records import (
     subject_of,
     subject_of_job,
 )
+from k9_broker.adapters.server_clock import ServerClock
 from k9_broker.errors import (
     IdempotencyConflict,
     JobCancelled,
     JobExpired,
     JobNotFound,
     K9Error,
+    LedgerUnavailable,
     QueueFull,
     WorkerLost,
 )
@@ -39,6 +41,10 @@ from k9_broker.results import Outcome, Result
 from k9_broker.settings import JobSettings
 from k9_broker.strategy.decision import Decision
 
+ADMIT_WITHIN = 8.0
+"""Seconds. An admission that a stalled Redis comes to later is refused: its caller has been told that
+it failed (after two tries of 5 s), and has perhaps asked again."""
+
 
 class RedisLedger:
     """Implements `k9_broker.ports.Ledger`."""
@@ -46,6 +52,7 @@ class RedisLedger:
     def __init__(self, commands: Commands, settings: JobSettings) -> None:
         self._commands = commands
         self._settings = settings
+        self._clock = ServerClock(commands)
 
     async def admit(
         self, job_id: str, request: InferenceRequest, decision: Decision, *, waiter: str | None = None
@@ -63,12 +70,15 @@ class RedisLedger:
             [
                 *(job_id, fingerprint(dumped), request.allowed_seconds, self._settings.retention_seconds),
                 *(removals, template.head, template.middle, template.tail),
-                *(len(decision.candidates), len(record), *candidates, *record),
+                *(await self._clock.now() + ADMIT_WITHIN, len(decision.candidates), len(record)),
+                *(*candidates, *record),
             ],
         )
         verdict = reply[0].decode()
         if verdict == "full":
             raise QueueFull
+        if verdict == "late":
+            raise LedgerUnavailable(retry_after=2)
         if verdict == "conflict":
             raise IdempotencyConflict
         if verdict == "duplicate":

@@ -7,6 +7,7 @@ carries whatever all jobs of the process have produced. A slow Redis makes the c
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -14,9 +15,10 @@ from pydantic_core import to_json
 
 from k9_broker.adapters import keys
 from k9_broker.adapters.connect import Commands
-from k9_broker.errors import LedgerUnavailable
 from k9_broker.jobs import Claim
 from k9_broker.results import Chunk
+
+logger = logging.getLogger(__name__)
 
 FLUSH_EVERY = 0.015
 """Seconds between flushes: adds half of it to a token's latency, saves two thirds of its cost."""
@@ -36,8 +38,8 @@ class _Stream:
 class RedisRelayWriter:
     """Implements `k9_broker.ports.RelayWriter`."""
 
-    def __init__(self, commands: Commands, superseded: Callable[[str], None]) -> None:
-        """`superseded` is told the ids of jobs whose chunks nobody wants any more."""
+    def __init__(self, commands: Commands, superseded: Callable[[Claim], None]) -> None:
+        """`superseded` is told the claims whose chunks nobody wants any more."""
         self._commands = commands
         self._superseded = superseded
         self._streams: dict[str, _Stream] = {}
@@ -88,17 +90,18 @@ class RedisRelayWriter:
                 continue
             try:
                 lost = await self._write(batch)
-            except LedgerUnavailable:
+            except Exception as error:  # whatever it was: every stream of the process waits for this task
+                logger.warning("chunks could not be written (%s)", type(error).__name__)
                 await asyncio.sleep(_PATIENCE)
                 self._waiting.set()
                 continue
             for stream, chunks in batch:
                 stream.first += len(chunks)
                 del stream.unwritten[: len(chunks)]
-                if not stream.unwritten or stream.claim.job.id in lost:
+                if not stream.unwritten or stream.claim.token in lost:
                     stream.written.set()
-            for job_id in lost:
-                self._superseded(job_id)
+                if stream.claim.token in lost:
+                    self._superseded(stream.claim)
 
     async def _write(self, batch: list[tuple[_Stream, list[bytes]]]) -> set[str]:
         args: list[object] = []
@@ -107,4 +110,4 @@ class RedisRelayWriter:
         reply = await self._commands.script(
             "relay", [keys.job(stream.claim.job.id) for stream, _ in batch], args
         )
-        return {job_id.decode() for job_id in reply}
+        return {token.decode() for token in reply}

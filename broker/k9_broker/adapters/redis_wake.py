@@ -16,7 +16,7 @@ from pydantic_core import from_json
 from redis.asyncio import Redis
 
 from k9_broker.adapters import keys
-from k9_broker.adapters.connect import UNAVAILABLE, Commands
+from k9_broker.adapters.connect import Commands
 from k9_broker.errors import JobNotFound, LedgerUnavailable
 from k9_broker.ports import Event, Follower
 
@@ -35,16 +35,25 @@ class RedisFollower:
         self._commands = commands
         self._job_id = job_id
         self.woken = asyncio.Event()
-        self.finished = asyncio.Event()
+        self.unsure = asyncio.Event()
+        """The job may have ended: look."""
+        self.finished = False
 
     async def ended(self) -> None:
-        while not self.finished.is_set():
+        while True:
             with suppress(TimeoutError):
                 async with asyncio.timeout(LOOK_ANYWAY):
-                    await self.finished.wait()
-                    return
+                    await self.unsure.wait()
+            if self.finished:
+                return
+            self.unsure.clear()
             with suppress(LedgerUnavailable):
-                if await self._commands.command("HEXISTS", keys.job(self._job_id), "ended_at"):
+                state, ended_at = await self._commands.command(
+                    "HMGET", keys.job(self._job_id), "state", "ended_at"
+                )
+                if state is None:
+                    raise JobNotFound
+                if ended_at is not None:
                     return
 
     async def events(self, after: str = "0") -> AsyncIterator[Event]:
@@ -122,7 +131,7 @@ class RedisRelayReader:
                         message = await channel.get_message(ignore_subscribe_messages=True, timeout=5)
                         if message is not None:
                             self._wake(message["data"].decode())
-            except UNAVAILABLE as error:
+            except Exception as error:  # whatever broke it: without wake-ups every caller would be late
                 logger.warning("the wake-up subscription broke (%s); reconnecting", type(error).__name__)
                 await asyncio.sleep(0.2)
 
@@ -132,10 +141,12 @@ class RedisRelayReader:
             for follower in self._followers.get(job_id, ()):
                 follower.woken.set()
                 if what == "end":
-                    follower.finished.set()
+                    follower.finished = True
+                    follower.unsure.set()
 
     def _wake_everybody(self) -> None:
-        """After a reconnect: what was said meanwhile is lost, so all streams look again."""
+        """After a reconnect: what was said meanwhile is lost, so everybody looks again."""
         for followers in self._followers.values():
             for follower in followers:
                 follower.woken.set()
+                follower.unsure.set()

@@ -1,7 +1,7 @@
 -- relay: append chunks to the relays of several running jobs and wake whoever waits, once each.
 -- KEYS  per job: job record
 -- ARGV  per job: id, token, number of its first chunk, how many, the chunks
--- Gives the ids of jobs that are no longer the claimant's. Chunks already written are not written twice.
+-- Gives the tokens of claims that no longer hold. Chunks already written are not written twice.
 local lost, wakes, at = {}, {}, 1
 for i = 1, #KEYS do
   local id, token, first, count = ARGV[at], ARGV[at + 1], tonumber(ARGV[at + 2]), tonumber(ARGV[at + 3])
@@ -19,7 +19,7 @@ for i = 1, #KEYS do
       wakes[waiter] = (wakes[waiter] or 'event') .. ' ' .. id
     end
   else
-    lost[#lost + 1] = id
+    lost[#lost + 1] = token
   end
   at = at + 4 + count
 end
