@@ -9,7 +9,7 @@ from kombu import Connection
 
 from k9_broker.errors import ConfigurationError
 from k9_broker.settings import Settings, load_settings
-from k9_workers.redis_transport import celery_url
+from k9_workers.app import celery_url
 
 
 @pytest.mark.parametrize(

@@ -17,15 +17,21 @@ from k9_broker.backends import Backend
 from k9_broker.naming import node_name, queue_name, task_name
 from k9_broker.requests import Operation, Priority
 from k9_broker.settings import load_settings
-from k9_workers import redis_transport
 from k9_workers.execute import execute
 from k9_workers.lifecycle import Lifecycle, backend_from_environment
 from k9_workers.pool import AsyncTask
 
-redis_transport.install()
+
+def celery_url(url: str) -> str:
+    """The Redis URL for Celery: of a bare `rediss://` kombu would accept any certificate."""
+    if url.startswith("rediss://") and "ssl_" not in url:
+        return url + ("&" if "?" in url else "?") + "ssl_cert_reqs=required"
+    return url
+
+
 settings = load_settings()
 
-app = Celery("k9", broker=redis_transport.celery_url(settings.redis_url or "redis://127.0.0.1:6379/0"))
+app = Celery("k9", broker=celery_url(settings.redis_url or "redis://127.0.0.1:6379/0"))
 app.conf.update(
     task_serializer="json",
     accept_content=["json"],

@@ -24,6 +24,10 @@ class Consumer(consumer.Consumer):  # type: ignore[misc]
             self._flush_is_due = True
             self.hub.call_later(EVENTS_EVERY, self._flush_events)
 
+    def on_close(self) -> None:
+        super().on_close()  # the connection is lost, and the timers are dropped
+        self._flush_is_due = False
+
     def _flush_events(self) -> None:
         self._flush_is_due = False
         super()._flush_events()
