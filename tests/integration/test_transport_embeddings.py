@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from tiny_server import Exchange, embed, serving
 
 from k9_broker import errors
 from k9_broker.results import Vectors
+from tiny_server import Exchange, embed, serving
 
 
 def vector_of(text: str) -> list[float]:

@@ -25,8 +25,8 @@ class Consumer(consumer.Consumer):  # type: ignore[misc]
             self.hub.call_later(EVENTS_EVERY, self._flush_events)
 
     def on_close(self) -> None:
-        super().on_close()  # the connection is lost, and the timers are dropped
-        self._flush_is_due = False
+        super().on_close()
+        self._flush_is_due = False  # Celery may have dropped the timer with the connection
 
     def _flush_events(self) -> None:
         self._flush_is_due = False
