@@ -35,7 +35,9 @@ def run(*words: str) -> Any:
 def test_queues_shows_every_backend(k9: Stack) -> None:
     shown = run("queues", "--url", k9.url)
     assert shown.exit_code == 0
-    assert "fake-chat, fake-embed" in shown.output
+    header, row = (line.split() for line in shown.output.splitlines())
+    assert header[:4] == ["backend", "kind", "models", "workers"]
+    assert row == ["fake", "local", "fake-chat", "+1", "1", "0", "of", "32", "0", "0", "0.0", "s", "0.0", "s"]
 
 
 def test_chat_prints_the_answer(k9: Stack) -> None:

@@ -6,6 +6,8 @@ from typing import Any
 
 from k9_api.cli.where import Url, http_get
 
+COLUMNS = ("backend", "kind", "models", "workers", "in flight", "waiting", "batch", "wait", "oldest")
+
 
 def queues(url: Url = None) -> None:
     """Show every backend with its queue, its jobs in flight and the wait to expect."""
@@ -18,23 +20,23 @@ def queues(url: Url = None) -> None:
             "No backend has joined yet. Start a worker: `k9 worker --backend NAME`.", markup=False
         )
         return
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    for name in ("backend", "kind"):
-        table.add_column(name, no_wrap=True)
-    table.add_column("models", no_wrap=True, overflow="ellipsis")
-    for name in ("workers", "in flight", "waiting", "batch", "wait", "oldest"):
-        table.add_column(name, justify="right", no_wrap=True)
+    table = Table(box=None, header_style="bold", padding=(0, 1, 0, 0))
+    for name in COLUMNS:
+        words = name in ("backend", "kind", "models")
+        table.add_column(name, no_wrap=True, justify="left" if words else "right")
     for backend in backends:
         table.add_row(*_row(backend))
     Console().print(table)
 
 
 def _row(backend: dict[str, Any]) -> list[str]:
+    models = backend["models"]
+    more = f" +{len(models) - 1}" if len(models) > 1 else ""
     waiting, wait = backend["waiting"], backend["estimated_wait_seconds"]
     return [
         backend["backend"],
         backend["kind"],
-        ", ".join(backend["models"]),
+        f"{models[0]}{more}" if models else "",
         str(backend["workers"]),
         f"{backend['in_flight']} of {backend['slots']}",
         str(waiting["interactive"]),
