@@ -5,11 +5,15 @@ from __future__ import annotations
 from starlette.requests import Request
 
 from k9_api.presence import CallerGone
-from k9_broker.errors import BadRequest, BodyTooLarge
+from k9_broker.errors import BadRequest, BodyTooLarge, NotJson
 
 
 async def read_body(request: Request, limit: int) -> bytes:
-    """The whole body. Raises `BodyTooLarge` beyond `limit` bytes, declared or sent, without keeping them."""
+    """The whole JSON body. Raises `NotJson`, and `BodyTooLarge` beyond `limit` bytes."""
+    # Any web page may have a browser send the other types to this machine, unasked and unseen.
+    media = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if media != "application/json" and not media.endswith("+json"):
+        raise NotJson
     declared = request.headers.get("content-length")
     if declared is not None:
         if not declared.isdigit():

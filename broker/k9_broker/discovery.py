@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from k9_broker.backends import Backend, Kind
+from k9_broker.dialects.registry import dialect_named
 from k9_broker.errors import ConfigurationError
 from k9_broker.requests import Operation
 from k9_broker.settings import Settings
@@ -56,9 +57,15 @@ PLACES = (
 
 
 async def resolve(settings: Settings, environ: Mapping[str, str]) -> Found:
-    """The configured backends if there are any, else what `discover` finds."""
+    """The configured backends if there are any, else what `discover` finds.
+
+    Raises `ConfigurationError` when one speaks a dialect that nobody knows.
+    """
     if not settings.backends:
         return await discover(environ, model_folder=settings.model_folder)
+    for backend in settings.backends:
+        if backend.dialect != "embedded":
+            dialect_named(backend.dialect)
     notes = [
         f"{backend.name}: the variable {backend.api_key_env} that holds its key is not set."
         for backend in settings.backends

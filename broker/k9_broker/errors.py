@@ -88,6 +88,13 @@ class BodyTooLarge(BadRequest):
     status = 413
 
 
+class NotJson(BadRequest):
+    """The request body must be JSON. Send it with `Content-Type: application/json`."""
+
+    code = "unsupported_media_type"
+    status = 415
+
+
 class Unauthorized(K9Error):
     """The API key is missing or unknown. Send it as `Authorization: Bearer KEY`."""
 

@@ -45,6 +45,13 @@ class Ledger(Protocol):
         """
         ...
 
+    async def find(self, job_id: str, request: InferenceRequest) -> Job | None:
+        """The job this request was admitted as under this id, if it was.
+
+        Raises `IdempotencyConflict` when the id holds another request.
+        """
+        ...
+
     async def claim(self, job_id: str, generation: int, worker: str) -> Claim | None:
         """The right to run this generation, or `None` when it is superseded, ended or expired."""
         ...

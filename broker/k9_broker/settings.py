@@ -23,6 +23,9 @@ from pydantic_settings import (
 from k9_broker.backends import Backend
 from k9_broker.errors import ConfigurationError
 
+_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
+"""What both `logging` and Celery understand."""
+
 
 def default_state_dir() -> Path:
     """`$XDG_STATE_HOME/k9`, or `~/.local/state/k9`."""
@@ -57,11 +60,19 @@ class JobSettings(BaseModel):
     """How long the record, the result and the relay of an ended job are kept."""
 
 
+class _File(TomlConfigSettingsSource):
+    def __call__(self) -> dict[str, Any]:
+        found = super().__call__()
+        if "api_keys" in found:
+            raise ValueError("api_keys are secrets and do not belong in a file; set K9_API_KEYS")
+        return found
+
+
 class Settings(BaseSettings):
     """All of K-9's settings."""
 
     model_config = SettingsConfigDict(
-        env_prefix="K9_", env_nested_delimiter="__", frozen=True, extra="forbid"
+        env_prefix="K9_", env_nested_delimiter="__", env_ignore_empty=True, frozen=True, extra="forbid"
     )
 
     redis_url: str | None = Field(default=None, repr=False)
@@ -100,6 +111,33 @@ class Settings(BaseSettings):
             raise ValueError("only ssl_ options; the database is in the path, as in redis://host:6379/3")
         return url
 
+    @field_validator("state_dir", "embed_model")
+    @classmethod
+    def _home(cls, path: Path | None) -> Path | None:
+        """A shell turns `~` into the home folder; in `k9.toml` nobody else does."""
+        return path.expanduser() if path else path
+
+    @field_validator("log_level")
+    @classmethod
+    def _known(cls, level: str) -> str:
+        if level.upper() not in _LEVELS:
+            raise ValueError(f"it must be one of {', '.join(_LEVELS)}")
+        return level.upper()
+
+    @field_validator("api_keys")
+    @classmethod
+    def _each_a_pair(cls, pairs: str) -> str:
+        """Half a pair would be an empty key, which every caller without a key has."""
+        keys = []
+        for pair in filter(str.strip, pairs.split(",")):
+            tenant, _, key = map(str.strip, pair.partition(":"))
+            if not tenant or not key:
+                raise ValueError("K9_API_KEYS must hold TENANT:KEY pairs, comma separated, as in acme:secret")
+            keys.append(key)
+        if len(set(keys)) < len(keys):
+            raise ValueError("K9_API_KEYS has the same key twice; give each tenant its own")
+        return pairs
+
     @property
     def tenants(self) -> dict[str, str]:
         """API key → tenant."""
@@ -121,7 +159,7 @@ class Settings(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         sources: list[PydanticBaseSettingsSource] = [init_settings, env_settings]
         if path := config_file():
-            sources.append(TomlConfigSettingsSource(settings_cls, toml_file=path))
+            sources.append(_File(settings_cls, toml_file=path))
         return tuple(sources)
 
 
@@ -148,5 +186,5 @@ def load_settings(**overrides: Any) -> Settings:
         raise ConfigurationError(
             f"The configuration ({path or 'environment'}) is not valid:\n" + "\n".join(lines)
         ) from None
-    except ValueError as error:  # tomllib.TOMLDecodeError and pydantic-settings' own
+    except (ValueError, OSError) as error:  # tomllib's and pydantic-settings' own are ValueErrors
         raise ConfigurationError(f"{path or 'The environment'} cannot be read: {error}") from None

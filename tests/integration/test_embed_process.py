@@ -132,7 +132,8 @@ def test_killed_and_resumed_gives_the_same_bytes(server: StandIn, tmp_path: Path
     reached = [0]
     for kills in range(2):
         begun = len(server.submissions)
-        arguments = command(server, file, "-o", target, "--chunk", "10", *(["--resume"] if kills else []))
+        options = ["--chunk", "10", "--window", "8", *(["--resume"] if kills else [])]
+        arguments = command(server, file, "-o", target, *options)
         arguments[2] = eager
         process = subprocess.Popen(arguments, stderr=subprocess.DEVNULL)
         until(lambda begun=begun: len(server.submissions) >= begun + 18)  # type: ignore[misc]
@@ -158,7 +159,7 @@ def test_stopped_cleanly_and_resumed(server: StandIn, tmp_path: Path, number: si
     file, out = lines(tmp_path, 300), tmp_path / "out.jsonl"
     server.seconds = lambda submission: 30.0 if int(submission.texts[0].split()[-1]) >= 150 else 0.0
     process = subprocess.Popen(
-        command(server, file, "-o", out, "--chunk", "10"), stderr=subprocess.PIPE, text=True
+        command(server, file, "-o", out, "--chunk", "10", "--window", "8"), stderr=subprocess.PIPE, text=True
     )
     until(lambda: server.waiting == 8 and len(server.submissions) == 23)
     begun = time.monotonic()
@@ -169,7 +170,10 @@ def test_stopped_cleanly_and_resumed(server: StandIn, tmp_path: Path, number: si
     assert f"Go on with: k9 embed {file} -o {out} --resume --url {server.url}" in said
     assert "Traceback" not in said
     assert len(server.cancelled) == 8
-    assert json.loads((tmp_path / "out.jsonl.progress").read_text())["next"] == 150
+    assert json.loads((tmp_path / "out.jsonl.progress").read_text())["next"] in (
+        140,
+        150,
+    )  # the last may be on its way
 
     server.seconds = lambda submission: 0.0
     done = run(server, file, "-o", out, "--resume")

@@ -105,6 +105,10 @@ async def test_the_same_id_is_admitted_once(ledger: RedisLedger, clean_redis: Re
     assert clean_redis.client.llen("k9.local.a.interactive") == 1
     with pytest.raises(IdempotencyConflict):
         await ledger.admit(job_id, request("other"), decision("a"))
+    assert await ledger.find(job_id, request()) == jobs[0]
+    assert await ledger.find("job-unknown", request()) is None
+    with pytest.raises(IdempotencyConflict):
+        await ledger.find(job_id, request("other"))
 
 
 async def test_one_of_many_claims_wins(ledger: RedisLedger) -> None:

@@ -231,3 +231,12 @@ async def test_no_child_outlives_the_supervisor(tmp_path: Path, number: signal.S
     if number is not signal.SIGKILL:
         assert host.returncode == 0
         assert journal(tmp_path)[-1] == "redis left"
+
+
+async def test_a_log_that_cannot_be_written_is_told_at_once(tmp_path: Path) -> None:
+    (tmp_path / "logs").touch()
+    began = time.monotonic()
+    with pytest.raises(OSError, match="File exists"):
+        async with supervisor(tmp_path, child(tmp_path, Role.REDIS)).running():
+            pass
+    assert time.monotonic() - began < 10

@@ -46,3 +46,14 @@ async def test_an_end_that_fell_into_a_cut_is_seen_as_soon_as_the_subscription_i
         while not clean_redis.client.execute_command("CLIENT", "KILL", "TYPE", "pubsub"):
             await asyncio.sleep(0.01)
         await waiting
+
+
+async def test_events_asked_for_after_the_last_one_end_with_the_job(
+    ledger: RedisLedger, reader: RedisRelayReader
+) -> None:
+    job = await admit(ledger)
+    await reader.attend(job.id)
+    async with asyncio.timeout(5), reader.follow(job.id) as follower:
+        later = asyncio.create_task(anext(follower.events("9999999999999-0"), None))
+        await succeed(ledger, await claim(ledger, job))
+        assert await later is None

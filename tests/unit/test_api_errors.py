@@ -26,7 +26,7 @@ def api() -> Iterator[httpx.Client]:
     """An API with two tenants and no Redis behind it."""
     settings = Settings(api=ApiSettings(max_body_bytes=LIMIT), api_keys="acme:k-acme,beta:k-beta")
     with Served(create_app(settings, f"redis://127.0.0.1:{free_port()}/0")) as served:
-        headers = {"authorization": "Bearer k-acme"}
+        headers = {"authorization": "Bearer k-acme", "content-type": "application/json"}
         with httpx.Client(base_url=served.url, headers=headers, timeout=20) as client:
             yield client
 
@@ -101,9 +101,22 @@ def test_an_oversize_body_is_refused_before_it_is_sent(api: httpx.Client) -> Non
     with socket.create_connection((api.base_url.host, api.base_url.port or 0), timeout=10) as raw:
         raw.sendall(
             b"POST /v1/embeddings HTTP/1.1\r\nhost: x\r\nauthorization: Bearer k-acme\r\n"
-            b"expect: 100-continue\r\ncontent-length: 99999999999\r\n\r\n"
+            b"content-type: application/json\r\nexpect: 100-continue\r\ncontent-length: 99999999999\r\n\r\n"
         )
         assert raw.recv(4096).startswith(b"HTTP/1.1 413")
+
+
+@pytest.mark.parametrize("media", ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data"])
+def test_what_any_web_page_may_have_a_browser_send_is_refused(api: httpx.Client, media: str) -> None:
+    body = b'{"model": "m", "input": "a"}'
+    reply = api.post("/v1/embeddings", content=body, headers={"content-type": media})
+    said(reply, 415, "unsupported_media_type")
+    said(api.post("/v1/embeddings", content=body), 503, "ledger_unavailable")
+
+
+@pytest.mark.parametrize(("path", "status"), [("/livez", 200), ("/readyz", 503)])
+def test_health_may_be_asked_with_head(api: httpx.Client, path: str, status: int) -> None:
+    assert api.head(path).status_code == status
 
 
 @pytest.mark.parametrize("path", ["/", "/v1", "/v1/nothing", "/v1/chat/completions/", "/v1/jobs/a/b/c"])
@@ -123,6 +136,8 @@ def test_a_wrong_method_is_a_405_that_tells_the_right_one(api: httpx.Client) -> 
         ("GET", "/v1/jobs/job-0?encoding_format=secret", {}, "encoding_format"),
         ("GET", "/v1/jobs/job-0", {"prefer": "wait=secret"}, "Prefer"),
         ("GET", "/v1/jobs/job-0/events", {"last-event-id": "secret"}, "Last-Event-ID"),
+        ("GET", "/v1/jobs/job-0/events", {"last-event-id": "9" * 20}, "Last-Event-ID"),
+        ("GET", "/v1/jobs/job-0/events", {"last-event-id": "1-" + "9" * 20}, "Last-Event-ID"),
         ("POST", "/v1/jobs", {"idempotency-key": "secret" * 99}, "Idempotency-Key"),
         ("POST", "/v1/chat/completions", {"x-k9-deadline": "secret"}, "X-K9-Deadline"),
     ],

@@ -244,3 +244,9 @@ def test_backends_are_picked_by_name_in_their_order() -> None:
     assert pick(Found((a, b, c)), ["c", "a"]).backends == (a, c)
     with pytest.raises(ConfigurationError, match=r"no backend 'z'.*a, b, c"):
         pick(Found((a, b, c)), ["z"])
+
+
+async def test_a_dialect_nobody_knows_is_told_before_anything_starts() -> None:
+    odd = Backend(name="odd", dialect="nonsense", url="http://127.0.0.1:1")
+    with pytest.raises(ConfigurationError, match="There is no dialect 'nonsense'"):
+        await resolve(Settings(backends=(odd,)), {})

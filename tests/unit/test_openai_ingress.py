@@ -241,3 +241,24 @@ def test_a_bad_job_is_refused_by_the_name_of_its_field(job: Any, param: str) -> 
         ingress.parse_job(json.dumps(job).encode(), [], "acme")
     assert caught.value.param == param
     assert "secret" not in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("operation", "body", "param"),
+    [
+        (Operation.EMBEDDINGS, {"model": "m", "input": ""}, "input"),
+        (Operation.EMBEDDINGS, {"model": "m", "input": []}, "input"),
+        (Operation.COMPLETIONS, {"model": "m", "prompt": []}, "prompt"),
+        (Operation.CHAT, {**CHAT, "messages": [{"role": "user", "content": []}]}, "messages[0].content"),
+    ],
+)
+def test_what_is_empty_is_told_so_and_nothing_else(
+    operation: Operation, body: dict[str, Any], param: str
+) -> None:
+    assert refused(body, operation).message == f"`{param}` must not be empty."
+
+
+@pytest.mark.parametrize("name", ["temperature", "frequency_penalty", "presence_penalty"])
+def test_a_number_beyond_all_numbers_is_refused(name: str) -> None:
+    raw = json.dumps({**CHAT, name: 0}).replace(f'"{name}": 0', f'"{name}": 1e400').encode()
+    assert refused(raw).param == name

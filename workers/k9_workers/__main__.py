@@ -12,6 +12,7 @@ from k9_broker.errors import ConfigurationError
 from k9_broker.minilm import BLAS_ENVIRONMENT
 from k9_broker.naming import node_name
 from k9_broker.settings import load_settings
+from k9_workers.callers import check
 from k9_workers.lifecycle import backend_from_environment
 
 
@@ -34,6 +35,7 @@ def main() -> int:
                 f"There is no backend {missing} in the configuration (known: {known}). "
                 "Add a [[backends]] table to k9.toml, or use `k9 up` to discover."
             ) from None
+        check(backend)
     except ConfigurationError as error:
         sys.stderr.write(f"k9 worker: {error}\n")
         return 2

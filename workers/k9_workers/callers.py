@@ -8,6 +8,7 @@ from k9_broker.backends import Backend
 from k9_broker.dialects.registry import dialect_named
 from k9_broker.ports import Caller
 from k9_broker.requests import Operation
+from k9_workers.credentials import key_of
 
 
 def build_caller(backend: Backend, model_folder: Path) -> Caller:
@@ -24,6 +25,13 @@ def build_caller(backend: Backend, model_folder: Path) -> Caller:
     from k9_workers.transport import HttpCaller  # loads aiohttp, which a process without HTTP can do without
 
     return HttpCaller(backend, dialect)
+
+
+def check(backend: Backend) -> None:
+    """Raises `ConfigurationError` for what would make every call fail: no such dialect, no key."""
+    if backend.dialect != "embedded":
+        dialect_named(backend.dialect)
+    key_of(backend)
 
 
 def operations_of(backend: Backend) -> tuple[Operation, ...]:

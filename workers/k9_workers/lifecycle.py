@@ -60,7 +60,13 @@ class Lifecycle:
         return TaskPool.running
 
     def _pool_started(self, **_: Any) -> None:
-        self._pool.run(self._start()).result(30)
+        try:
+            self._pool.run(self._start()).result(30)
+        except Exception as error:
+            # Celery only logs what a signal's receiver raises, and would go on to take messages.
+            said = error.message if isinstance(error, K9Error) else type(error).__name__
+            logger.critical("the worker of %s cannot start: %s", self._backend.name, said)
+            raise SystemExit(1) from error
 
     async def _start(self) -> None:
         settings = self._settings

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
@@ -14,10 +13,11 @@ from k9_broker.backends import Backend
 from k9_broker.dialects import embeddings
 from k9_broker.dialects.base import Dialect, Options, StreamParser
 from k9_broker.dialects.wire_errors import discreet
-from k9_broker.errors import BackendError, BadRequest, ConfigurationError, K9Error, StreamTruncated
+from k9_broker.errors import BackendError, BadRequest, K9Error, StreamTruncated
 from k9_broker.requests import InferenceRequest, Operation
 from k9_broker.results import Chunk, Result
 from k9_workers.connections import LOST, Connections
+from k9_workers.credentials import key_of
 
 PARTS_AT_ONCE = 4
 """Parts of one embeddings call under way at once; the backend's slots bound them all together."""
@@ -36,7 +36,7 @@ class HttpCaller:
         self._max_inputs = backend.max_inputs
         self._dialect = dialect
         self._options: Options = dict(backend.options)
-        self._connections = Connections(backend, dialect.headers(_key_of(backend)))
+        self._connections = Connections(backend, dialect.headers(key_of(backend)))
 
     async def models(self) -> Sequence[str]:
         """The models the backend has now."""
@@ -141,17 +141,6 @@ class HttpCaller:
     async def _refusal(self, response: httpx.Response) -> K9Error:
         body = await self._connections.read(response)
         return self._dialect.error(response.status_code, response.headers, body)
-
-
-def _key_of(backend: Backend) -> str | None:
-    if backend.api_key_env is None:
-        return None
-    if key := os.environ.get(backend.api_key_env):
-        return key
-    raise ConfigurationError(
-        f"Backend {backend.name!r} takes its key from {backend.api_key_env}, which is not set. Set it in the"
-        " worker's environment or remove api_key_env."
-    )
 
 
 def _streamed(request: InferenceRequest, stream: bool) -> InferenceRequest:

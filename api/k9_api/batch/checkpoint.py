@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from k9_api.batch.parts import write_whole
-from k9_api.batch.writers import Position
+from k9_api.batch.writers import Position, writer_for
 from k9_broker.errors import ConfigurationError
 
 SECONDS = 1.0
@@ -75,7 +75,12 @@ class Outputs(BaseModel):
 
     @property
     def progress(self) -> Path:
-        return self.out.with_name(self.out.name + ".progress")
+        return self.out.parent / f"{self.out.name}.progress"
+
+    @property
+    def finals(self) -> tuple[Path, ...]:
+        """All the files there may be at the end. Raises `ConfigurationError` for an unknown suffix."""
+        return *writer_for(self.out).finals(self.out), self.errors
 
     def save(self, checkpoint: Checkpoint) -> None:
         """Write the checkpoint. The outputs must be durable up to its offsets before."""
@@ -108,19 +113,22 @@ class Outputs(BaseModel):
         """
         if resume and overwrite:
             raise ConfigurationError("Say --resume or --overwrite, not both.")
-        if not self.out.absolute().parent.is_dir():
-            raise ConfigurationError(
-                f"The folder {self.out.absolute().parent} does not exist. Create it first."
-            )
         if self.out.is_dir():
             raise ConfigurationError(f"{self.out} is a folder. Name a file.")
+        for path in self.finals:
+            if not path.absolute().parent.is_dir():
+                raise ConfigurationError(
+                    f"The folder {path.absolute().parent} does not exist. Create it first."
+                )
+        if len(set(map(os.path.abspath, self.finals))) < len(self.finals):
+            raise ConfigurationError(f"{self.errors} is an output too. Name another file with --errors.")
         if resume:
             return self.load()
         if overwrite:
             return None
         if self.progress.exists():
             raise ConfigurationError(f"{self.out} was begun before. Go on with --resume, or {_again()}")
-        for path in (self.out, self.errors):
+        for path in self.finals:
             if path.exists():
                 raise ConfigurationError(f"{path} exists. {START_AGAIN}")
         return None

@@ -10,7 +10,8 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from k9_api.batch.answers import Answer
 from k9_api.batch.chunks import Chunk
 
-WINDOW = 8
+WINDOW = 16
+"""Chunks under way: twice the slots of a usual backend, so that one always waits where one has ended."""
 
 
 class ReadAhead:

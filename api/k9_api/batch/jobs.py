@@ -68,6 +68,7 @@ class JobsClient:
         self._not_before = 0.0
         self._down_since: float | None = None
         self._outstanding: set[str] = set()
+        self._submitting: set[asyncio.Task[Mapping[str, Any]]] = set()
 
     async def embed(self, chunk: Chunk) -> Answer:
         """The answer for a chunk; lines that cannot be embedded are in its `errors`."""
@@ -90,7 +91,14 @@ class JobsClient:
         return failed(chunk, refused.code, str(refused))
 
     async def cancel_all(self, seconds: float = 5.0) -> None:
-        """Cancel every job that has not ended, as far as the API answers within `seconds`."""
+        """Cancel every job that has not ended, as far as the API answers within `seconds`.
+
+        A submission on its way is waited for, since the job it makes has no name yet.
+        """
+        if self._submitting:
+            _, late = await asyncio.wait(self._submitting, timeout=seconds / 5)
+            for submission in late:
+                submission.cancel()
         calls = [self._http.delete(f"/v1/jobs/{job}") for job in self._outstanding]
         self._outstanding = set()
         try:
@@ -112,20 +120,18 @@ class JobsClient:
 
     async def _job(self, body: bytes, key: str) -> Mapping[str, Any]:
         """Submit once and wait for the end: the job object in its last state."""
-        headers = {"Content-Type": "application/json", "Idempotency-Key": key}
-        reply = await self._send("POST", f"/v1/jobs?{BASE64}", headers, body)
-        if reply.status_code not in (200, 201, 202):
-            self._refuse(reply)
-        job = _object(reply)
+        submission = asyncio.create_task(self._submit(body, key))
+        self._submitting.add(submission)
+        submission.add_done_callback(self._submitted)
+        job = await asyncio.shield(submission)
         name = str(job.get("id"))
-        self._outstanding.add(name)
         quick = 0
         while not _ended(job):
             asked = time.monotonic()
             reply = await self._send("GET", f"/v1/jobs/{name}?{BASE64}", {"Prefer": f"wait={POLL}"})
             if reply.status_code != 200:
                 self._outstanding.discard(name)
-                code = LOST if reply.status_code == 404 else _error(reply)[0]
+                code = LOST if reply.status_code == 404 else error_in(reply)[0]
                 raise ChunkRefused(code, "The job's record is gone or cannot be read.", again=True)
             job = _object(reply)
             if not _ended(job) and time.monotonic() - asked < 1.0:  # the server did not hold the look
@@ -136,8 +142,22 @@ class JobsClient:
             raise BackendError("The job succeeded without a result.")
         return job
 
+    def _submitted(self, submission: asyncio.Task[Mapping[str, Any]]) -> None:
+        self._submitting.discard(submission)
+        if not submission.cancelled():
+            submission.exception()  # whoever waited may be gone, and asyncio would complain
+
+    async def _submit(self, body: bytes, key: str) -> Mapping[str, Any]:
+        headers = {"Content-Type": "application/json", "Idempotency-Key": key}
+        reply = await self._send("POST", f"/v1/jobs?{BASE64}", headers, body)
+        if reply.status_code not in (200, 201, 202):
+            self._refuse(reply)
+        job = _object(reply)
+        self._outstanding.add(str(job.get("id")))
+        return job
+
     def _refuse(self, reply: httpx.Response) -> None:
-        code, message = _error(reply)
+        code, message = error_in(reply)
         if reply.status_code in STOPPING or code == "insufficient_quota":
             raise ConfigurationError(f"The API refused the job ({reply.status_code} {code}): {message}")
         again = reply.status_code >= 500 or code == "idempotency_conflict"
@@ -156,10 +176,10 @@ class JobsClient:
                 failures += 1
                 self._outage(failures, type(error).__name__)
                 continue
-            if reply.status_code not in (429, 502, 503, 504) or _error(reply)[0] == "insufficient_quota":
+            if reply.status_code not in (429, 502, 503, 504) or error_in(reply)[0] == "insufficient_quota":
                 self.note, self._down_since = "", None
                 return reply
-            code, told = _error(reply)[0], _retry_after(reply)
+            code, told = error_in(reply)[0], _retry_after(reply)
             if code in OUTAGES or (told is None and reply.status_code != 429):
                 failures += 1
                 self._outage(failures, code, told or 0.0)
@@ -213,7 +233,7 @@ def _object(reply: httpx.Response) -> Mapping[str, Any]:
     return value
 
 
-def _error(reply: httpx.Response) -> tuple[str, str]:
+def error_in(reply: httpx.Response) -> tuple[str, str]:
     """Code and message of an error in OpenAI's shape, or of whatever else was answered."""
     try:
         error = from_json(reply.content)["error"]

@@ -7,6 +7,7 @@ from typing import Any
 
 import httpx
 
+from k9_api.batch.jobs import error_in
 from k9_broker.errors import ConfigurationError
 from k9_broker.requests import Operation
 
@@ -25,8 +26,12 @@ async def default_model(http: httpx.AsyncClient) -> str:
             f"The API at {http.base_url} cannot be reached ({type(error).__name__}). "
             "Start it with `k9 up`, or name it with --url."
         ) from None
-    if body is None:
-        raise ConfigurationError(f"GET /v1/queues answered {reply.status_code}. Name the model with --model.")
+    if reply.status_code == 401:
+        raise ConfigurationError("K-9 asks for an API key, and did not know this one. Set K9_API_KEY.")
+    if not isinstance(body, dict):
+        raise ConfigurationError(
+            f"GET /v1/queues: {error_in(reply)[1]} Name the model with --model, or try later."
+        )
     return choose(body.get("data") or body.get("backends") or [])
 
 

@@ -98,7 +98,7 @@ async def _begin(plan: Plan, http: httpx.AsyncClient) -> tuple[Checkpoint, Sourc
 
 
 def _refuse_own_input(plan: Plan) -> None:
-    for path in (plan.outputs.out, plan.outputs.errors):
+    for path in plan.outputs.finals:
         if path.exists() and os.path.exists(plan.file) and os.path.samefile(path, plan.file):
             raise ConfigurationError(f"{path} is the input. Name another output.")
 
@@ -137,8 +137,10 @@ class _Run:
                 writer.seal()
                 self._save(writer, errors, complete=True)
             except BaseException:
-                self._save_for_later(writer, errors)
-                await self.client.cancel_all()
+                try:
+                    self._save_for_later(writer, errors)
+                finally:  # a full disk may have no room for a checkpoint either
+                    await self.client.cancel_all()
                 raise
             finally:
                 showing.cancel()

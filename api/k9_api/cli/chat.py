@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from k9_api.cli.where import Url, answer, client
+from k9_api.cli.where import NoAnswer, Url, answer, client
 from k9_broker.errors import ModelNotFound, StreamTruncated, from_record
 
 
@@ -49,6 +49,8 @@ def pieces(lines: Iterable[str]) -> Iterator[str]:
 
 def _first(models: Iterable[dict[str, Any]]) -> str:
     for model in models:
+        if "k9" not in model:
+            raise NoAnswer("What answers there is not K-9: its models do not say where they run.")
         if "chat" in model["k9"]["operations"]:
             return str(model["id"])
     raise ModelNotFound("No live worker serves a chat model. `k9 queues` shows what is served.")

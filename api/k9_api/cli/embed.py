@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import shlex
 import signal
 from collections.abc import Coroutine
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from k9_api.cli.where import Url, api_url
+from k9_api.cli.where import Url, api_key, api_url
 
 if TYPE_CHECKING:
     from k9_api.batch.progress import Summary
@@ -36,7 +35,7 @@ def embed(
     id_field: Annotated[str | None, typer.Option(help="The id's field. Default: id, else the line.")] = None,
     url: Url = None,
     chunk: Annotated[int | None, typer.Option(min=1, max=2048, help="Lines per job. Default: 256.")] = None,
-    window: Annotated[int, typer.Option(min=1, max=256, help="Jobs under way at once.")] = 8,
+    window: Annotated[int, typer.Option(min=1, max=256, help="Jobs under way or waiting at once.")] = 16,
     resume: Annotated[bool, typer.Option("--resume", help="Go on where an earlier run stopped.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Start again, replacing OUT.")] = False,
     errors: Annotated[Path | None, typer.Option(help="Lines that failed. Default: OUT.errors.jsonl.")] = None,
@@ -73,7 +72,7 @@ def embed(
         resume=resume,
         overwrite=overwrite,
         give_up_after=give_up_after,
-        api_key=os.environ.get("K9_API_KEY", ""),
+        api_key=api_key(),
     )
     summary = _run(plan, quiet)
     typer.echo(f"k9 embed: {summary}", err=True)
@@ -118,11 +117,11 @@ def _how_to_go_on(plan: Plan) -> str:
         if plan.url != api_url():
             command += ["--url", plan.url]
         return f"Go on with: {shlex.join(command)}"
-    return "There is no checkpoint to resume from; start again with --overwrite."
+    return "There is no checkpoint to resume from; once that is mended, run the same command again."
 
 
 def _errors_of(output: Path) -> Path:
-    return output.with_name(output.name + ".errors.jsonl")
+    return output.parent / f"{output.name}.errors.jsonl"  # `with_name` raises for a folder such as `.`
 
 
 def _fail(message: str) -> NoReturn:

@@ -7,10 +7,11 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any
+from urllib.parse import urlsplit
 
 import typer
 
-from k9_broker.errors import ConfigurationError, K9Error, LedgerUnavailable, from_record
+from k9_broker.errors import ConfigurationError, K9Error, LedgerUnavailable, Unauthorized, from_record
 
 if TYPE_CHECKING:
     import httpx
@@ -34,7 +35,22 @@ def api_url(url: str | None = None) -> str:
     found = url or os.environ.get("K9_URL") or _written_down() or DEFAULT_URL
     if not found.startswith(("http://", "https://")):
         raise ConfigurationError(f"The URL {found!r} must begin with http:// or https://.")
+    try:
+        address = urlsplit(found)
+        usable = bool(address.hostname) and address.port != 0
+    except ValueError:  # a port that is none, or half an IPv6 address
+        usable = False
+    if not usable:
+        raise ConfigurationError(f"The URL {found!r} is not valid. Write http://HOST:PORT.")
     return found.rstrip("/").removesuffix("/v1")
+
+
+def api_key() -> str:
+    """The key in `K9_API_KEY`, or nothing. Raises `ConfigurationError` when no header can carry it."""
+    key = os.environ.get("K9_API_KEY", "").strip()
+    if not (key.isascii() and key.isprintable()):
+        raise ConfigurationError("K9_API_KEY holds characters that are not visible ASCII. Copy it again.")
+    return key
 
 
 def _written_down() -> str | None:
@@ -53,7 +69,7 @@ def client(url: str | None) -> Iterator[httpx.Client]:
     import httpx
 
     base = api_url(url)
-    key = os.environ.get("K9_API_KEY")
+    key = api_key()
     headers = {"authorization": f"Bearer {key}"} if key else {}
     timeout = httpx.Timeout(30, connect=3, read=600)
     # A proxy in the environment must not stand between a machine and itself.
@@ -81,6 +97,8 @@ def answer(reply: httpx.Response) -> Any:
         body = None
     if reply.is_success and body is not None:
         return body
+    if reply.status_code == 401:
+        raise Unauthorized("K-9 asks for an API key, and did not know this one. Set K9_API_KEY.")
     if isinstance(body, dict) and isinstance(body.get("error"), dict):
         raise from_record(body["error"])
     if reply.status_code == 503 and isinstance(body, dict):

@@ -16,12 +16,14 @@ from k9_broker.errors import LedgerUnavailable
 router = APIRouter(tags=["operations"])
 
 
+@router.head("/livez", include_in_schema=False)
 @router.get("/livez")
 async def livez() -> Response:
     """The process answers."""
     return _status(200, {"status": "ok"})
 
 
+@router.head("/readyz", include_in_schema=False)
 @router.get("/readyz")
 async def readyz(request: Request) -> Response:
     """The ledger answers too, so submissions are accepted; else 503 with the reason."""

@@ -25,8 +25,6 @@ from k9_api.walk import job_headers
 from k9_broker.errors import (
     BackendUnavailable,
     BadRequest,
-    IdempotencyConflict,
-    JobNotFound,
     ModelNotFound,
     QueueFull,
 )
@@ -99,20 +97,10 @@ async def _submit(
         job = await submit(asked, ledger=broker.ledger, fleet=broker.fleet, job_id=job_id, waiter=waiter)
     except (ModelNotFound, BackendUnavailable, QueueFull):
         # What was accepted once stays accepted, even if nobody would take it now.
-        if replay and (known := await _known(here, asked, job_id)):
+        if replay and (known := await broker.ledger.find(job_id, asked)):
             return known
         raise
     metrics.SUBMITTED.labels(job.operation, job.backend, job.priority).inc()
-    return job
-
-
-async def _known(here: Context, asked: InferenceRequest, job_id: str) -> Job | None:
-    try:
-        job = await here.broker.ledger.get(job_id)
-    except JobNotFound:
-        return None
-    if (job.operation, job.model, job.priority) != (asked.operation, asked.model, asked.priority):
-        raise IdempotencyConflict
     return job
 
 

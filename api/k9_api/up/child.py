@@ -55,6 +55,11 @@ class Child:
     def pid(self) -> int | None:
         return self._running.pid if self._running else None
 
+    @property
+    def over(self) -> bool:
+        """Whether its life has ended, though nobody asked it to leave: its log cannot be written."""
+        return self._life is not None and self._life.done()
+
     def start(self) -> None:
         self._life = asyncio.create_task(self._keep(), name=self.process.name)
 

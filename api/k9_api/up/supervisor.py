@@ -107,7 +107,7 @@ class Supervisor:
                 return True
             if state is Readiness.EMPTY:
                 until = min(until, clock() + EMPTY_SECONDS)
-            if clock() > until or child.ended >= _TRIES:
+            if clock() > until or child.ended >= _TRIES or child.over:
                 if needed:
                     self.failed = child
                     self.stop.set()

@@ -85,6 +85,14 @@ class RedisLedger:
             return await self.get(job_id)
         return job_from(job_id, {**pairs(record_bytes(record)), **pairs(reply[1:])})
 
+    async def find(self, job_id: str, request: InferenceRequest) -> Job | None:
+        known, *values = await self._commands.command("HMGET", keys.job(job_id), "fingerprint", *JOB_FIELDS)
+        if known is None:
+            return None
+        if known.decode() != fingerprint(request.dump()):
+            raise IdempotencyConflict
+        return job_from(job_id, dict(zip(JOB_FIELDS, values, strict=True)))
+
     async def claim(self, job_id: str, generation: int, worker: str) -> Claim | None:
         token = secrets.token_hex(12)
         reply = await self._commands.script(

@@ -71,7 +71,9 @@ class RedisFollower:
                 yield event
                 if event.kind == "end":
                     return
-            if len(page) < _PAGE:
+            if len(page) < _PAGE and not self.woken.is_set():
+                if self.finished and not page:
+                    return  # asked for events after the last one
                 await self._look_again()
 
     async def _look_again(self) -> None:

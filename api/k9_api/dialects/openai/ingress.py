@@ -12,6 +12,7 @@ from k9_api.dialects.openai import shapes
 from k9_broker.errors import BadRequest, UnsupportedParameter
 from k9_broker.requests import InferenceRequest, Operation, Priority
 
+_EMPTY = "must not be empty"
 _OPERATIONS = {endpoint: operation for operation, endpoint in shapes.ENDPOINTS.items()}
 
 
@@ -130,6 +131,8 @@ def _refusal(error: ValidationError, data: Mapping[str, Any], inside: str) -> Ba
     # A union reports every alternative that failed; the one that got furthest is what was meant.
     deepest = max((path for path, _ in located), key=_reach)
     first, *others = dict.fromkeys(_problem(item) for path, item in located if path == deepest)
+    if _EMPTY in (first, *others):  # it is of a right kind, so the other kinds do not matter
+        first, others = _EMPTY, []
     text = " or ".join([first, *(other.removeprefix("should be ") for other in others)])
     name = _dotted((inside, *deepest) if inside else deepest)
     if all(item["type"] == "extra_forbidden" for path, item in located if path == deepest):
@@ -173,7 +176,7 @@ def _problem(problem: ErrorDetails) -> str:
         case "missing":
             return "is required"
         case "too_short" | "string_too_short":
-            return "must not be empty"
+            return _EMPTY
         case "no_content":
             return problem["msg"]
         case _:

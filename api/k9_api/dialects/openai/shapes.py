@@ -25,6 +25,8 @@ Count = Annotated[int, Field(ge=1)]
 Tokens = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1, fail_fast=True)]
 Texts = Annotated[list[Text], Field(min_length=1, fail_fast=True)]
 TokenLists = Annotated[list[Tokens], Field(min_length=1, fail_fast=True)]
+Number = Annotated[float, Field(allow_inf_nan=False)]
+"""JSON has no infinity, but `1e400` reads as one, and no backend could be sent it."""
 Seconds = Annotated[float, Field(gt=0, le=30 * 24 * 3600, allow_inf_nan=False)]
 
 
@@ -74,7 +76,7 @@ class Controls(TypedDict, total=False):
 
 class _Body(TypedDict, total=False):
     __pydantic_config__ = LOOSE  # type: ignore[misc]
-    model: Required[Text]
+    model: Required[Annotated[str, Field(min_length=1, max_length=512)]]
     k9: Controls | None
 
 
@@ -84,10 +86,10 @@ class _Generation(_Body, total=False):
     stream_options: StreamOptions | None
     max_tokens: Annotated[int, Field(ge=0)] | None
     n: Count | None
-    temperature: Annotated[float, Field(ge=0)] | None
+    temperature: Annotated[Number, Field(ge=0)] | None
     top_p: Annotated[float, Field(ge=0, le=1)] | None
-    frequency_penalty: float | None
-    presence_penalty: float | None
+    frequency_penalty: Number | None
+    presence_penalty: Number | None
     seed: int | None
     stop: str | Annotated[list[str], Field(fail_fast=True)] | None
     logit_bias: dict[str, Any] | None
