@@ -7,6 +7,7 @@ ends every task and each hands its job back.
 
 from __future__ import annotations
 
+import gc
 import json
 import logging
 import os
@@ -86,6 +87,9 @@ class Lifecycle:
     def _worker_ready(self, sender: Any = None, **_: Any) -> None:
         self._dispatcher = getattr(sender, "event_dispatcher", None)
         self._pool.run(self.runtime.announce())
+        # What is loaded by now stays: collections need not look at it again and again.
+        gc.collect()
+        gc.freeze()
         logger.info("serving %s as %s", self._backend.name, self._node)
 
     def _must_leave(self, how: str, **_: Any) -> None:
