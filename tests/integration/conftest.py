@@ -8,6 +8,7 @@ import httpx
 import pytest
 
 from jobs_stand_in import StandIn, serving
+from k9_broker.testing import FakeServer
 from stack import Stack
 
 
@@ -31,3 +32,16 @@ def server() -> Iterator[StandIn]:
     """A stand-in for the jobs API, to be steered by the test."""
     with serving(StandIn()) as stand_in:
         yield stand_in
+
+
+@pytest.fixture(scope="session")
+def fake_server() -> Iterator[FakeServer]:
+    with FakeServer() as running:
+        yield running
+
+
+@pytest.fixture
+def fake(fake_server: FakeServer) -> FakeServer:
+    """The fake backend alone, as it is at the start."""
+    fake_server.reset()
+    return fake_server

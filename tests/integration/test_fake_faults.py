@@ -6,25 +6,12 @@ import http.client
 import json
 import socket
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from fake_calls import CHAT, EMBED, NATIVE, STREAM, ask, send
 from k9_broker.testing import FakeServer
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[FakeServer]:
-    with FakeServer() as fake:
-        yield fake
-
-
-@pytest.fixture
-def fake(server: FakeServer) -> FakeServer:
-    server.reset()
-    return server
 
 
 def test_a_stream_is_cut(fake: FakeServer) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import http.client
 import json
 import math
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -21,18 +20,6 @@ TOOL = {
     },
 }
 HEAD = '{"model":"fake-chat","created_at":"2023-11-14T22:13:20Z",'
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[FakeServer]:
-    with FakeServer() as fake:
-        yield fake
-
-
-@pytest.fixture
-def fake(server: FakeServer) -> FakeServer:
-    server.reset()
-    return server
 
 
 def ask(fake: FakeServer, method: str, path: str, body: Any = None) -> tuple[int, str, bytes]:

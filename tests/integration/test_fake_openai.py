@@ -31,20 +31,8 @@ TOOLS = [
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[FakeServer]:
-    with FakeServer() as fake:
-        yield fake
-
-
-@pytest.fixture
-def fake(server: FakeServer) -> FakeServer:
-    server.reset()
-    return server
-
-
-@pytest.fixture(scope="module")
-def sdk(server: FakeServer) -> Iterator[openai.OpenAI]:
-    with openai.OpenAI(base_url=f"{server.url}/v1", api_key="sk-test", max_retries=0) as client:
+def sdk(fake_server: FakeServer) -> Iterator[openai.OpenAI]:
+    with openai.OpenAI(base_url=f"{fake_server.url}/v1", api_key="sk-test", max_retries=0) as client:
         yield client
 
 

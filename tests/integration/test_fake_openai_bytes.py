@@ -6,7 +6,6 @@ import base64
 import http.client
 import json
 import struct
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -24,18 +23,6 @@ TOOL = {
 CHAT = {"model": "fake-chat", "messages": CAPITAL}
 EMBED = {"model": "fake-embed", "input": "a"}
 CALLED = {**CHAT, "tools": [TOOL], "tool_choice": "required"}
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[FakeServer]:
-    with FakeServer() as fake:
-        yield fake
-
-
-@pytest.fixture
-def fake(server: FakeServer) -> FakeServer:
-    server.reset()
-    return server
 
 
 def post(fake: FakeServer, path: str, body: Any) -> tuple[int, str, bytes]:
