@@ -8,7 +8,7 @@ export K9_STATE_DIR   ?= $(CURDIR)/.k9
 export K9_EMBED_MODEL ?= $(CURDIR)/.k9/models/minilm
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test test-quick check format bench bench-embed clean
+.PHONY: help demo test test-quick check format bench clean
 
 help:            ## Show the commands
 	@grep -E '^[a-z-]+: *.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14

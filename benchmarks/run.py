@@ -17,7 +17,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from ground import Options
-from tables import Aim, Figure, aims_table, load
+from tables import Aim, Figure, aims_table, weather
 
 FIGURES = ("chat_latency", "throughput", "enqueue_cost", "streams", "embed_batch")
 RUNNERS = "embedding_runners"
@@ -35,7 +35,7 @@ def main() -> int:
     print(_machine(options))
     aims: list[Aim] = []
     for name in chosen.names or FIGURES:
-        before = load()
+        before = weather()
         if name == RUNNERS:
             subprocess.run([sys.executable, str(Path(__file__).with_name(f"{RUNNERS}.py"))], check=True)
             continue
@@ -43,7 +43,7 @@ def main() -> int:
         figure = measure(options)
         for table in figure.tables:
             print(f"\n{table}")
-        print(f"(load average before {before}, after {load()})", flush=True)
+        print(f"(before: {before}; after: {weather()})", flush=True)
         aims += figure.aims
     if aims:
         print(f"\n{aims_table(aims)}")
@@ -54,7 +54,7 @@ def _machine(options: Options) -> str:
     packages = ", ".join(f"{name} {version(name)}" for name in ("k9-broker", "celery", "redis", "uvicorn"))
     return (
         f"{os.cpu_count()} cores, Python {platform.python_version()}, {packages}\n"
-        f"Redis appendfsync {options.fsync}, {'quick, ' if options.quick else ''}load average {load()}"
+        f"Redis appendfsync {options.fsync}, {'quick, ' if options.quick else ''}{weather()}"
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from time import perf_counter
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,18 @@ def ms(seconds: float) -> str:
     return f"{1000 * seconds:.1f}"
 
 
-def load() -> str:
-    """The machine's load averages over 1, 5 and 15 minutes: figures of a busy machine are worth less."""
-    return " ".join(f"{value:.1f}" for value in os.getloadavg())
+def weather() -> str:
+    """How busy the machine is, and how fast: load averages, and milliseconds of an unchanging loop.
+
+    Figures of two runs may be compared only if both are alike.
+    """
+    load = " ".join(f"{value:.1f}" for value in os.getloadavg())
+    return f"load average {load}, a fixed loop {1000 * min(_loop() for _ in range(5)):.0f} ms"
+
+
+def _loop() -> float:
+    began = perf_counter()
+    total = 0
+    for number in range(500_000):
+        total += number
+    return perf_counter() - began

@@ -86,6 +86,28 @@ def test_an_operator_sees_the_worker_its_queues_and_every_job(own_stack: Stack, 
         ask(f"{stack.url}/v1/jobs/{one}", method="DELETE")
 
 
+def test_progress_is_shown_after_a_redis_restart_too(own_stack: Stack, flower: Flower) -> None:
+    stack = own_stack
+    stack.redis.stop()
+    stack.redis.start()
+    wait_until(lambda: ask(f"{stack.url}/readyz")[0] == 200, "ready again", 15)
+    stack.fake.behave(tokens_per_second=20, answer_tokens=300)
+
+    def shown() -> bool:
+        """A new job each time: Flower itself may miss the events while it reconnects."""
+        body = {"model": stack.model, "messages": [{"role": "user", "content": PROMPT}], "stream": True}
+        job = ask(f"{stack.url}/v1/jobs", {"endpoint": "/v1/chat/completions", "body": body})[2]["id"]
+        try:
+            wait_until(lambda: "streaming" in str(flower.task(job).get("result")), "progress", 5)
+        except TimeoutError:
+            return False
+        finally:
+            ask(f"{stack.url}/v1/jobs/{job}", method="DELETE")
+        return True
+
+    wait_until(shown, "progress is shown again", 40)
+
+
 def test_it_is_locked_and_read_only(flower: Flower) -> None:
     assert ask(f"{flower.url}/api/workers")[0] == 401
     assert ask(f"{flower.url}/")[0] == 401

@@ -39,7 +39,7 @@ class Lifecycle:
         self._node = node
         self._settings = settings
         self._runtime: Runtime | None = None
-        self._dispatcher: Any = None
+        self._consumer: Any = None
 
     def connect(self) -> None:
         signals.worker_process_init.connect(self._pool_started, weak=False)
@@ -85,7 +85,7 @@ class Lifecycle:
         await self._runtime.start()
 
     def _worker_ready(self, sender: Any = None, **_: Any) -> None:
-        self._dispatcher = getattr(sender, "event_dispatcher", None)
+        self._consumer = sender
         self._pool.run(self.runtime.announce())
         # What is loaded by now stays: collections need not look at it again and again.
         gc.collect()
@@ -115,13 +115,15 @@ class Lifecycle:
 
     def _report(self, claim: Claim, progress: str) -> None:
         """A repeated `task-started` is how Flower shows progress without leaving the state STARTED."""
-        if self._dispatcher is not None:
+        if self._consumer is not None:
             self._pool.post(self._send_report, claim, progress)
 
     def _send_report(self, claim: Claim, progress: str) -> None:
-        self._dispatcher.send(
-            "task-started", uuid=claim.job.id, name=task_name(claim.job.operation), result=progress
-        )
+        # Celery makes a new dispatcher when it reconnects.
+        if dispatcher := self._consumer.event_dispatcher:
+            dispatcher.send(
+                "task-started", uuid=claim.job.id, name=task_name(claim.job.operation), result=progress
+            )
 
 
 def backend_from_environment(settings: Settings) -> tuple[Backend, int]:

@@ -28,8 +28,7 @@ LEASE = "k9:reaper"
 SWEEP_EVERY = 1.0
 LOST_AFTER = 2.5
 """Seconds a queued job's message must be missing before it counts as lost: a worker that has just
-taken it needs milliseconds to claim the job. A copy that kombu still holds as unacknowledged, and
-restores a minute later, is of an older generation by then."""
+taken it needs milliseconds to claim the job."""
 _LONG_AGO = float("-inf")
 _MOST = 200
 """Jobs of each sort a sweep looks at."""
