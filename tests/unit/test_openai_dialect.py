@@ -11,6 +11,7 @@ from k9_broker import errors
 from k9_broker.dialects.openai import OpenAICompatible
 from k9_broker.requests import InferenceRequest, Operation
 from k9_broker.results import Vectors, pack
+from openai_frames import frame, replay
 
 DIALECT = OpenAICompatible()
 CHAT = InferenceRequest(Operation.CHAT, "m", {"model": "alias", "messages": []})
@@ -34,16 +35,6 @@ def whole(answer: Any, request: InferenceRequest = CHAT) -> dict[str, Any]:
     body = DIALECT.parse(request, json.dumps(answer).encode()).body
     assert body is not None
     return dict(body)
-
-
-def replay(frames: list[Any], request: InferenceRequest = CHAT, *, done: bool = True) -> list[dict[str, Any]]:
-    parser = DIALECT.parser(request)
-    raw = "".join(f"data: {json.dumps(frame)}\n\n" for frame in frames) + ("data: [DONE]\n\n" if done else "")
-    return [dict(chunk) for chunk in [*parser.feed(raw.encode()), *parser.close()]]
-
-
-def frame(delta: dict[str, Any] | None = None, reason: Any = None, **more: Any) -> dict[str, Any]:
-    return {"id": "c", "choices": [{"index": 0, "delta": delta or {}, "finish_reason": reason}], **more}
 
 
 # -- what is sent ---------------------------------------------------------------------------------

@@ -13,20 +13,11 @@ from hypothesis import strategies as st
 from k9_broker import errors
 from k9_broker.dialects.openai import OpenAICompatible
 from k9_broker.requests import InferenceRequest, Operation
+from openai_frames import frame, replay
 
 DIALECT = OpenAICompatible()
 CHAT = InferenceRequest(Operation.CHAT, "m", {"messages": []})
 TEXT = InferenceRequest(Operation.COMPLETIONS, "m", {"prompt": "p"})
-
-
-def replay(frames: list[Any], request: InferenceRequest = CHAT, *, done: bool = True) -> list[dict[str, Any]]:
-    parser = DIALECT.parser(request)
-    raw = "".join(f"data: {json.dumps(frame)}\n\n" for frame in frames) + ("data: [DONE]\n\n" if done else "")
-    return [dict(chunk) for chunk in [*parser.feed(raw.encode()), *parser.close()]]
-
-
-def frame(delta: dict[str, Any] | None = None, reason: Any = None, **more: Any) -> dict[str, Any]:
-    return {"id": "c", "choices": [{"index": 0, "delta": delta or {}, "finish_reason": reason}], **more}
 
 
 def test_a_plain_stream() -> None:

@@ -38,12 +38,11 @@ def fingerprint(dumped: bytes) -> str:
     return sha256(dumped).hexdigest()[:32]
 
 
-def new_record(request: InferenceRequest, dumped: bytes, waiter: str | None) -> list[Any]:
+def new_record(subject: Subject, dumped: bytes, waiter: str | None) -> list[Any]:
     """Fields and values that do not depend on the backend admission takes."""
-    subject = subject_of(request, len(dumped))
     return [
-        *("operation", request.operation.value, "model", request.model, "tenant", request.tenant),
-        *("priority", request.priority.value, "stream", int(request.stream), "request", dumped),
+        *("operation", subject.operation.value, "model", subject.model, "tenant", subject.tenant),
+        *("priority", subject.priority.value, "stream", int(subject.stream), "request", dumped),
         *("tokens_estimate", subject.tokens_estimate, "waiters", waiter or ""),
     ]
 

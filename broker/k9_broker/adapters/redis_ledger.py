@@ -58,8 +58,9 @@ class RedisLedger:
         self, job_id: str, request: InferenceRequest, decision: Decision, *, waiter: str | None = None
     ) -> Job:
         dumped = request.dump()
-        template = message(job_id, 1, subject_of(request, len(dumped)))
-        record = new_record(request, dumped, waiter)
+        subject = subject_of(request, len(dumped))
+        template = message(job_id, 1, subject)
+        record = new_record(subject, dumped, waiter)
         candidates: list[Any] = []
         for one in decision.candidates:
             candidates += [one.backend, one.kind.value, one.queue, one.max_waiting, one.reason]
@@ -86,12 +87,13 @@ class RedisLedger:
         return job_from(job_id, {**pairs(record_bytes(record)), **pairs(reply[1:])})
 
     async def find(self, job_id: str, request: InferenceRequest) -> Job | None:
-        known, *values = await self._commands.command("HMGET", keys.job(job_id), "fingerprint", *JOB_FIELDS)
-        if known is None:
+        try:
+            job, (known,) = await self._read(job_id, "fingerprint")
+        except JobNotFound:
             return None
-        if known.decode() != fingerprint(request.dump()):
+        if known != fingerprint(request.dump()).encode():
             raise IdempotencyConflict
-        return job_from(job_id, dict(zip(JOB_FIELDS, values, strict=True)))
+        return job
 
     async def claim(self, job_id: str, generation: int, worker: str) -> Claim | None:
         token = secrets.token_hex(12)
@@ -183,10 +185,8 @@ class RedisLedger:
         )
 
     async def get(self, job_id: str) -> Job:
-        values = await self._commands.command("HMGET", keys.job(job_id), *JOB_FIELDS)
-        if values[0] is None:
-            raise JobNotFound
-        return job_from(job_id, dict(zip(JOB_FIELDS, values, strict=True)))
+        job, _ = await self._read(job_id)
+        return job
 
     async def result(self, job_id: str) -> Result:
         job, result = await self.outcome(job_id)
@@ -195,11 +195,16 @@ class RedisLedger:
         return result
 
     async def outcome(self, job_id: str) -> tuple[Job, Result | None]:
-        result, *values = await self._commands.command("HMGET", keys.job(job_id), "result", *JOB_FIELDS)
+        job, (result,) = await self._read(job_id, "result")
+        return job, None if result is None else Result.load(result)
+
+    async def _read(self, job_id: str, *more: str) -> tuple[Job, list[bytes | None]]:
+        """The job, and `more` fields of its record, in one round trip. Raises `JobNotFound`."""
+        values = await self._commands.command("HMGET", keys.job(job_id), *JOB_FIELDS, *more)
         if values[0] is None:
             raise JobNotFound
-        job = job_from(job_id, dict(zip(JOB_FIELDS, values, strict=True)))
-        return job, None if result is None else Result.load(result)
+        fields = dict(zip(JOB_FIELDS, values, strict=False))
+        return job_from(job_id, fields), values[len(JOB_FIELDS) :]
 
     async def ping(self) -> None:
         await self._commands.command("PING")
