@@ -7,7 +7,7 @@ backend dialect turns it into what its backend speaks.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any, Self
 
@@ -29,6 +29,36 @@ class Priority(StrEnum):
     BATCH = "batch"
 
 
+class Kind(StrEnum):
+    """Where the data goes: a machine of the operator's, or somebody else's."""
+
+    LOCAL = "local"
+    CLOUD = "cloud"
+
+
+class Privacy(StrEnum):
+    """Where a request may go. Of several wishes the strictest wins."""
+
+    ANY = "any"
+    LOCAL_ONLY = "local-only"
+
+
+class TaskType(StrEnum):
+    """What kind of work the text is. Embeddings are known by their endpoint, never by their text."""
+
+    QA = "qa"
+    CODE_GENERATION = "code_generation"
+    CODE_COMPLETION = "code_completion"
+    CODE_REFACTOR_REVIEW = "code_refactor_review"
+    REASONING = "reasoning"
+    CREATIVE_WRITING = "creative_writing"
+    SUMMARIZATION = "summarization"
+    EXTRACTION_CLASSIFICATION = "extraction_classification"
+    TRANSLATION = "translation"
+    CHAT = "chat"
+    EMBEDDINGS = "embeddings"
+
+
 DEADLINES = {Priority.INTERACTIVE: 600.0, Priority.BATCH: 24 * 3600.0}
 """Seconds a job may take from submission to outcome when its caller names no deadline."""
 
@@ -38,7 +68,8 @@ class InferenceRequest:
     """One validated request.
 
     `body` is the OpenAI-shaped request body (`model`, `messages` | `prompt` | `input`, `stream`,
-    sampling parameters, `tools`, …) without K-9's own `k9` object. `partial` asks an embeddings
+    sampling parameters, `tools`, …) without K-9's own `k9` object. `model` is what the caller named:
+    a model, an alias, or `auto`, perhaps with a strategy (`auto:cost`). `partial` asks an embeddings
     job to report failing inputs by index instead of failing as a whole.
     """
 
@@ -50,6 +81,14 @@ class InferenceRequest:
     deadline: float | None = None
     """Seconds from submission; `None` means the priority's default in `DEADLINES`."""
     partial: bool = False
+    task_type: TaskType | None = None
+    """What the caller says the text is; `None` leaves it to recognition."""
+    strategy: str | None = None
+    """The strategy the caller wishes; `None` leaves it to the model's name, the tenant and the default."""
+    privacy: Privacy = Privacy.ANY
+    """The caller's own wish; tenant, rules and detector may be stricter."""
+    kind: Kind | None = None
+    """The only kind of backend the caller accepts."""
 
     @property
     def stream(self) -> bool:
@@ -64,27 +103,29 @@ class InferenceRequest:
     def allowed_seconds(self) -> float:
         return self.deadline if self.deadline is not None else DEADLINES[self.priority]
 
+    def for_model(self, model: str) -> Self:
+        """The request as the backend that was chosen is sent it: `model` in place of an alias or `auto`."""
+        if model == self.model:
+            return self
+        return replace(self, model=model, body={**self.body, "model": model})
+
     def dump(self) -> bytes:
         """JSON for the job record; `load` is its inverse."""
-        return to_json(
-            {
-                "operation": self.operation,
-                "model": self.model,
-                "body": self.body,
-                "tenant": self.tenant,
-                "priority": self.priority,
-                "deadline": self.deadline,
-                "partial": self.partial,
-            }
-        )
+        return to_json({name: getattr(self, name) for name in self.__slots__})
 
     @classmethod
     def load(cls, raw: bytes) -> Self:
         data = from_json(raw)
-        return cls(
-            **{
-                **data,
-                "operation": Operation(data["operation"]),
-                "priority": Priority(data["priority"]),
-            }
-        )
+        for name, noun in _NOUNS.items():
+            if data[name] is not None:
+                data[name] = noun(data[name])
+        return cls(**data)
+
+
+_NOUNS: Mapping[str, type[StrEnum]] = {
+    "operation": Operation,
+    "priority": Priority,
+    "task_type": TaskType,
+    "privacy": Privacy,
+    "kind": Kind,
+}
