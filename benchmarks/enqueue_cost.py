@@ -19,10 +19,14 @@ from ground import Options, only_redis
 from k9_broker.adapters.connect import Commands, connect
 from k9_broker.adapters.redis_fleet import RedisFleet
 from k9_broker.adapters.redis_ledger import RedisLedger
-from k9_broker.backends import Announcement, Kind
+from k9_broker.backends import Announcement
 from k9_broker.jobs import new_job_id
-from k9_broker.requests import InferenceRequest, Operation
+from k9_broker.policy import Policy
+from k9_broker.requests import InferenceRequest, Kind, Operation
 from k9_broker.settings import JobSettings
+from k9_broker.snapshot import Snapshot
+from k9_broker.strategy.decision import Decision
+from k9_broker.strategy.engine import Router
 from k9_broker.submit import submit
 from tables import Figure, Table
 
@@ -52,10 +56,14 @@ async def _measure(url: str, server: psutil.Process, options: Options) -> Figure
     commands = Commands(connect(url, retries=1))
     fleet, ledger = RedisFleet(commands), RedisLedger(commands, JobSettings())
     request = InferenceRequest(Operation.CHAT, MODEL, from_json(chat(MODEL)))
+    router = Router(Policy())
     celery = Celery("bench", broker=url, set_as_current=False)
 
+    async def decide(asked: InferenceRequest, snapshot: Snapshot) -> Decision:
+        return router.decide(asked, snapshot)
+
     async def admit() -> None:
-        await submit(request, ledger=ledger, fleet=fleet, job_id=new_job_id(), waiter="nobody")
+        await submit(request, ledger=ledger, fleet=fleet, decide=decide, job_id=new_job_id(), waiter="nobody")
 
     async def one_by_one(count: int) -> None:
         for _ in range(count):

@@ -5,18 +5,20 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
+from typing import Any
 
-from k9_broker.backends import Kind
 from k9_broker.errors import BackendError, JobCancelled, JobNotFound, QueueFull
 from k9_broker.jobs import Job, JobState
 from k9_broker.ports import Event
-from k9_broker.requests import InferenceRequest, Operation, Priority
+from k9_broker.requests import InferenceRequest, Kind, Operation, Priority
 from k9_broker.results import Result, Usage
 from k9_broker.snapshot import BackendView, Snapshot
 from k9_broker.strategy.decision import Decision
+from k9_broker.strategy.explanation import explain
+from k9_broker.usage import UsageRow
 
 VIEW = BackendView(
     name="fake",
@@ -56,6 +58,7 @@ class Scripted:
     steps: list[Step] = field(default_factory=list)
     refusal: QueueFull | None = None
     jobs: dict[str, Job] = field(default_factory=dict)
+    decisions: dict[str, Decision] = field(default_factory=dict)
     cancelled: dict[str, float] = field(default_factory=dict)
 
     @property
@@ -71,16 +74,37 @@ class Scripted:
     async def snapshot(self) -> Snapshot:
         return Snapshot((VIEW,))
 
+    def admitted(self, backend: str, priority: Priority) -> None:
+        assert backend == VIEW.name
+
+    async def ping(self) -> None:
+        return
+
+    async def find(self, job_id: str, request: InferenceRequest) -> Job | None:
+        return self.jobs.get(job_id)
+
+    async def spent(self, tenant: str) -> int:
+        return 0
+
+    async def usage(self, tenant: str, days: int) -> Sequence[UsageRow]:
+        return []
+
+    async def explanation(self, job_id: str) -> tuple[Job, Mapping[str, Any]]:
+        return await self.get(job_id), explain(self.decisions[job_id])
+
     async def admit(
         self, job_id: str, request: InferenceRequest, decision: Decision, *, waiter: str | None = None
     ) -> Job:
         if self.refusal:
             raise self.refusal
-        now = time.time()
+        now, taken = time.time(), decision.candidates[0]
+        self.decisions[job_id] = decision
         self.jobs[job_id] = Job(
-            id=job_id, state=JobState.QUEUED, generation=1, operation=request.operation, model=request.model,
-            tenant=request.tenant, priority=request.priority, backend="fake", kind=Kind.LOCAL,
-            reason=decision.candidates[0].reason, stream=request.stream, created_at=now, deadline_at=now + 60,
+            id=job_id, state=JobState.QUEUED, generation=1, operation=request.operation, model=taken.model,
+            tenant=request.tenant, priority=request.priority, backend=taken.backend, kind=taken.kind,
+            reason=taken.reason, stream=request.stream, created_at=now, deadline_at=now + 60,
+            asked=request.model, task_type=decision.recognition.task_type, strategy=decision.strategy,
+            privacy=decision.privacy, cost=taken.cost,
         )  # fmt: skip
         return self.jobs[job_id]
 

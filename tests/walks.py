@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from k9_broker.adapters.redis_ledger import RedisLedger
-from k9_broker.backends import Kind
 from k9_broker.jobs import Claim, Job, new_job_id
 from k9_broker.naming import queue_name
-from k9_broker.requests import InferenceRequest, Operation, Priority
+from k9_broker.requests import InferenceRequest, Kind, Operation, Priority
 from k9_broker.results import Outcome, Result
-from k9_broker.strategy.decision import Candidate, Decision
+from k9_broker.strategy.decision import Candidate, Decision, Removal
 
 
 def chat(**body: object) -> InferenceRequest:
@@ -16,17 +17,29 @@ def chat(**body: object) -> InferenceRequest:
     return InferenceRequest(Operation.CHAT, "m", {"model": "m", "messages": messages, **body})
 
 
+def candidate(
+    backend: str = "a", kind: Kind = Kind.LOCAL, *, mark: int = 100, model: str = "m", **more: Any
+) -> Candidate:
+    """A place for an interactive job; `more` are fields of `Candidate`."""
+    queue = queue_name(kind, backend, Priority.INTERACTIVE)
+    fields = {"queue": queue, "max_waiting": mark, "reason": f"task-type:{kind}", "model": model, **more}
+    return Candidate(backend, kind, **fields)
+
+
+def decided(*candidates: Candidate, **more: Any) -> Decision:
+    """The decision for these candidates; `more` are fields of `Decision`."""
+    return Decision(candidates, **{"removals": (Removal("elsewhere", "model-not-served"),), **more})
+
+
 async def admit(ledger: RedisLedger, request: InferenceRequest | None = None, backend: str = "a") -> Job:
-    queue = queue_name(Kind.LOCAL, backend, Priority.INTERACTIVE)
-    candidate = Candidate(backend, Kind.LOCAL, queue, 100, "order:first")
-    return await ledger.admit(new_job_id(), request or chat(), Decision((candidate,), ()))
+    return await ledger.admit(new_job_id(), request or chat(), decided(candidate(backend), removals=()))
 
 
-async def claim(ledger: RedisLedger, job: Job) -> Claim:
-    claimed = await ledger.claim(job.id, job.generation, "w")
+async def claim(ledger: RedisLedger, job: Job, kind: Kind = Kind.LOCAL) -> Claim:
+    claimed = await ledger.claim(job.id, job.generation, "w", kind)
     assert claimed is not None
     return claimed
 
 
 async def succeed(ledger: RedisLedger, claimed: Claim) -> None:
-    assert await ledger.finish(claimed, Outcome.succeeded(Result("m")))
+    assert await ledger.finish(claimed, Outcome.succeeded(Result("m")), 0)

@@ -14,8 +14,20 @@ from starlette.responses import Response
 from k9_api.auth import Keys
 from k9_api.context import Broker, Context
 from k9_api.middleware import Edge
-from k9_api.routes import chat, completions, embeddings, events, health, jobs, models, queues
+from k9_api.routes import (
+    chat,
+    completions,
+    embeddings,
+    events,
+    health,
+    jobs,
+    models,
+    queues,
+    route,
+    usage,
+)
 from k9_broker.settings import JobSettings, Settings
+from k9_broker.strategy.engine import Router
 
 Opener = Callable[[str, JobSettings], Awaitable[Broker]]
 
@@ -30,10 +42,13 @@ async def open_redis(url: str, jobs: JobSettings) -> Broker:
 def create_app(settings: Settings, redis_url: str, *, opener: Opener = open_redis) -> FastAPI:
     """The API over the Redis at `redis_url`, which need not be up yet."""
 
+    router = Router(settings.policy)
+
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        router.warm_up()  # now: no request waits for it, and a broken installation fails at once
         broker = await opener(redis_url, settings.jobs)
-        app.state.context = Context(broker, Keys(settings.tenants), settings.api.max_body_bytes)
+        app.state.context = Context(broker, router, Keys(settings.keys), settings.api.max_body_bytes)
         try:
             yield
         finally:
@@ -47,7 +62,7 @@ def create_app(settings: Settings, redis_url: str, *, opener: Opener = open_redi
         exception_handlers={HTTPException: _to_the_edge, RequestValidationError: _to_the_edge},
     )
     app.add_middleware(Edge)
-    for surface in (chat, completions, embeddings, models, events, jobs, queues, health):
+    for surface in (chat, completions, embeddings, models, route, events, jobs, usage, queues, health):
         app.include_router(surface.router)
     return app
 

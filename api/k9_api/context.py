@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 from typing import Protocol
 
 from starlette.requests import Request
 
+from k9_api import metrics
 from k9_api.auth import Keys
+from k9_broker.jobs import Job
 from k9_broker.ports import Fleet, Ledger, RelayReader
+from k9_broker.requests import InferenceRequest
+from k9_broker.snapshot import Snapshot
+from k9_broker.strategy.decision import Decision
+from k9_broker.strategy.engine import Router
+from k9_broker.submit import submit
+from k9_broker.tokens import strings
+
+LONG = 100_000
+"""Characters that take some milliseconds to look through."""
 
 
 class Broker(Protocol):
@@ -31,8 +43,29 @@ class Broker(Protocol):
 @dataclass(frozen=True, slots=True)
 class Context:
     broker: Broker
+    router: Router
     keys: Keys
     max_body_bytes: int
+
+    async def decide(self, asked: InferenceRequest, snapshot: Snapshot) -> Decision:
+        """`Router.decide`; for a long text in a thread, so that others are served meanwhile."""
+        if sum(map(len, strings(asked.body))) < LONG:
+            return self.router.decide(asked, snapshot)
+        return await asyncio.to_thread(self.router.decide, asked, snapshot)
+
+    async def submit(self, asked: InferenceRequest, job_id: str, waiter: str | None) -> Job:
+        """Decide and queue; raises what `k9_broker.submit` raises."""
+        job = await submit(
+            asked,
+            ledger=self.broker.ledger,
+            fleet=self.broker.fleet,
+            decide=self.decide,
+            job_id=job_id,
+            waiter=waiter,
+        )
+        metrics.SUBMITTED.labels(job.operation, job.backend, job.priority).inc()
+        metrics.DECISIONS.labels(job.strategy, job.task_type, job.kind).inc()
+        return job
 
 
 def context(request: Request) -> Context:

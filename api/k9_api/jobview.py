@@ -11,6 +11,7 @@ from k9_api.dialects.openai.shapes import ENDPOINTS
 from k9_api.errors import error_object
 from k9_broker.errors import K9Error, from_record
 from k9_broker.jobs import Job
+from k9_broker.money import dollars
 from k9_broker.results import Result
 from k9_broker.snapshot import Snapshot
 
@@ -23,6 +24,10 @@ def job_object(job: Job) -> dict[str, Any]:
         "state": job.state,
         "endpoint": ENDPOINTS[job.operation],
         "model": job.model,
+        "asked_model": job.asked,
+        "task_type": job.task_type,
+        "strategy": job.strategy,
+        "privacy": job.privacy,
         "priority": job.priority,
         "backend": job.backend,
         "kind": job.kind,
@@ -42,8 +47,15 @@ def job_object(job: Job) -> dict[str, Any]:
             "completion_tokens": job.completion_tokens,
             "total_tokens": job.prompt_tokens + job.completion_tokens,
         },
+        "cost_usd": usd(job.cost),
+        "cloud_cost_usd": usd(job.cloud_cost),
         "error": error_object(job.error) if job.error else None,
     }
+
+
+def usd(nanos: int | None) -> float | None:
+    """US dollars; `None` stays: not known."""
+    return None if nanos is None else dollars(nanos)
 
 
 def place(job: Job, snapshot: Snapshot) -> dict[str, Any]:

@@ -15,6 +15,9 @@ from k9_broker.snapshot import Snapshot
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
 
 SUBMITTED = Counter("k9_submitted", "Jobs that were admitted.", ["operation", "backend", "priority"])
+DECISIONS = Counter(
+    "k9_decisions", "Jobs that were admitted, by what decided.", ["strategy", "task_type", "kind"]
+)
 REFUSED = Counter("k9_refused", "Requests answered with an error, by its code.", ["code"])
 REQUEST_SECONDS = Histogram(
     "k9_request_seconds",

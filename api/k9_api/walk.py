@@ -35,9 +35,9 @@ from k9_broker.errors import (
     from_record,
 )
 from k9_broker.jobs import Job, JobState, new_job_id
+from k9_broker.money import dollars
 from k9_broker.ports import Follower
 from k9_broker.requests import InferenceRequest, Operation
-from k9_broker.submit import submit
 
 log = logging.getLogger(__name__)
 
@@ -73,7 +73,6 @@ async def _whole(request: Request, here: Context, asked: InferenceRequest, began
         return error_response(job.error or K9Error(), headers)
     base64 = asked.body.get("encoding_format") == "base64"
     body = egress.answer(job, result, "base64" if base64 else "float")
-    headers["x-k9-model"] = _plain(result.model)
     return Response(body, headers=headers, media_type="application/json")
 
 
@@ -137,11 +136,10 @@ class _Waiting:
 async def _admitted(here: Context, asked: InferenceRequest) -> AsyncIterator[_Waiting]:
     """A job in its queue, with its follower. Left before the job is over, the job is cancelled."""
     job_id = new_job_id()
-    relay, ledger = here.broker.relay, here.broker.ledger
+    relay = here.broker.relay
     async with relay.follow(job_id) as follower:
         # Not interrupted when the caller hangs up: an admission under way cannot be taken back.
-        job = await submit(asked, ledger=ledger, fleet=here.broker.fleet, job_id=job_id, waiter=relay.waiter)
-        metrics.SUBMITTED.labels(job.operation, job.backend, job.priority).inc()
+        job = await here.submit(asked, job_id, relay.waiter)
         waiting = _Waiting(job, follower)
         try:
             yield waiting
@@ -177,7 +175,11 @@ def job_headers(job: Job, *, queue_seconds: float | None = None) -> dict[str, st
         "x-k9-kind": str(job.kind),
         "x-k9-model": _plain(job.model),
         "x-k9-reason": _plain(job.reason),
+        "x-k9-strategy": job.strategy,
+        "x-k9-task-type": job.task_type,
     }
+    if job.state.ended and job.cost is not None:
+        headers["x-k9-cost-usd"] = f"{dollars(job.cost):.9f}"
     if queue_seconds is not None:
         headers["x-k9-queue-seconds"] = f"{queue_seconds:.3f}"
     return headers

@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from k9_broker.requests import Operation, Priority
+from k9_broker.models import Latency, ModelCard
+from k9_broker.requests import Kind, Operation, Priority
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
 """Lower-case letters, digits and hyphens: a backend's name is part of queue and key names."""
-
-
-class Kind(StrEnum):
-    """Where the data goes: a machine of the operator's, or somebody else's."""
-
-    LOCAL = "local"
-    CLOUD = "cloud"
 
 
 class Backend(BaseModel):
@@ -33,6 +26,12 @@ class Backend(BaseModel):
     """Base URL without a trailing slash and without `/v1`; empty for in-process backends."""
     models: tuple[str, ...] = ()
     """The models to offer; empty means: ask the backend which it has."""
+    cards: dict[str, ModelCard] = Field(default_factory=dict)
+    """What is known of its models, by name; wins over the `[models]` tables."""
+    price_provider: str | None = None
+    """Whose price list applies, such as `openai` or `azure`; `None` guesses from dialect and URL."""
+    gpu_usd_per_hour: float | None = Field(default=None, ge=0, le=1e6)
+    """What an hour of the machine costs, shared by its slots. Local work is free without it."""
     operations: tuple[Operation, ...] = ()
     """What it can do; empty means whatever its dialect can."""
     slots: int = Field(default=8, ge=1, le=4096)
@@ -73,6 +72,11 @@ class Announcement(BaseModel):
     kind: Kind
     dialect: str
     models: tuple[str, ...]
+    cards: dict[str, ModelCard] = Field(default_factory=dict)
+    """A card for each model."""
+    latencies: dict[str, Latency] = Field(default_factory=dict)
+    """The present estimate for each model that was called lately."""
+    gpu_usd_per_hour: float | None = None
     operations: tuple[Operation, ...]
     order: int = 0
     """Position in the configuration; ties are broken by name."""

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from k9_broker.backends import Backend, Kind
+from k9_broker.backends import Backend
 from k9_broker.dialects.registry import dialect_named
 from k9_broker.errors import ConfigurationError
-from k9_broker.requests import Operation
+from k9_broker.requests import Kind, Operation
 from k9_broker.settings import Settings
 
 if TYPE_CHECKING:

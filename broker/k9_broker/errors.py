@@ -135,6 +135,27 @@ class JobNotFound(K9Error):
     type = "invalid_request_error"
 
 
+class PrivacyRefused(K9Error):
+    """This request may go to local backends only, and none of them can take it.
+
+    Not retryable: it was not full, it was not allowed.
+    """
+
+    code = "privacy_refused"
+    status = 403
+    type = "invalid_request_error"
+
+
+class BudgetExhausted(K9Error):
+    """Today's budget of this API key does not cover the request, and nothing that is free can take it.
+    It is renewed at midnight UTC. With a budget, models whose prices are not known are not used.
+    """
+
+    code = "budget_exhausted"
+    status = 402
+    type = "insufficient_quota"
+
+
 class IdempotencyConflict(K9Error):
     """This Idempotency-Key was used before with a different request. Use a new key."""
 

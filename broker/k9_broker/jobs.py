@@ -7,9 +7,9 @@ import time
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from k9_broker.backends import Kind
 from k9_broker.errors import K9Error
-from k9_broker.requests import InferenceRequest, Operation, Priority
+from k9_broker.models import Prices
+from k9_broker.requests import InferenceRequest, Kind, Operation, Priority, Privacy
 
 
 class JobState(StrEnum):
@@ -70,6 +70,17 @@ class Job:
     completion_tokens: int = 0
     skipped: tuple[str, ...] = ()
     """`backend: reason` of every backend that came before and was not taken."""
+    asked: str = ""
+    """The model as the caller named it; `model` is the one that was chosen."""
+    task_type: str = ""
+    strategy: str = ""
+    privacy: Privacy = Privacy.ANY
+    cost: int | None = None
+    """Nano-dollars: reserved while the job has not ended, then what it cost. `None`: prices not known."""
+    cloud: Prices | None = None
+    """What the same would be charged without local backends."""
+    cloud_cost: int | None = None
+    """Nano-dollars the same would have cost in the cloud, once it has ended."""
 
     @property
     def queue_seconds(self) -> float | None:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from k9_broker.backends import Kind
-from k9_broker.requests import Operation, Priority
+from k9_broker.requests import Kind, Operation, Priority
 
 
 def queue_name(kind: Kind, backend: str, priority: Priority) -> str:

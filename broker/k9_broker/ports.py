@@ -9,10 +9,11 @@ from typing import Any, Protocol
 
 from k9_broker.backends import Announcement
 from k9_broker.jobs import Claim, Job, JobState
-from k9_broker.requests import InferenceRequest, Operation
+from k9_broker.requests import InferenceRequest, Kind, Operation, Priority
 from k9_broker.results import Chunk, Outcome, Result
 from k9_broker.snapshot import Snapshot
 from k9_broker.strategy.decision import Decision
+from k9_broker.usage import UsageRow
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +41,11 @@ class Ledger(Protocol):
     ) -> Job:
         """Take the first candidate with room: record, index and Celery message in one step.
 
-        Repeated with the same id and request it returns the job already there. Raises `QueueFull`
-        when no candidate has room and `IdempotencyConflict` when the id holds another request.
+        Its expected cost is reserved in the same step. Repeated with the same id and request it
+        returns the job already there. Raises `QueueFull` when no candidate has room,
+        `BudgetExhausted` when those that have would pass the tenant's budget, `PrivacyRefused` when
+        the request may stay here only and no candidate is local, and
+        `IdempotencyConflict` when the id holds another request.
         """
         ...
 
@@ -52,16 +56,22 @@ class Ledger(Protocol):
         """
         ...
 
-    async def claim(self, job_id: str, generation: int, worker: str) -> Claim | None:
-        """The right to run this generation, or `None` when it is superseded, ended or expired."""
+    async def claim(self, job_id: str, generation: int, worker: str, kind: Kind) -> Claim | None:
+        """The right to run this generation, or `None` when it is superseded, ended or expired.
+
+        A worker of another kind than a local-only job allows never gets it: the job fails.
+        """
         ...
 
     async def renew(self, claims: Iterable[Claim]) -> list[str]:
         """Extend the leases; returns the ids of the jobs that are no longer the claimant's."""
         ...
 
-    async def finish(self, claim: Claim, outcome: Outcome) -> bool:
-        """Record the outcome; `False` when the claim is superseded and nothing was recorded."""
+    async def finish(self, claim: Claim, outcome: Outcome, cost: int | None) -> bool:
+        """Record the outcome and settle its cost in nano-dollars (`None`: not known, so the estimate stays).
+
+        `False` when the claim is superseded and nothing was recorded.
+        """
         ...
 
     async def hand_back(self, claim: Claim) -> bool:
@@ -82,6 +92,18 @@ class Ledger(Protocol):
 
     async def outcome(self, job_id: str) -> tuple[Job, Result | None]:
         """The job and, if it has succeeded, its result, read together. Raises `JobNotFound`."""
+        ...
+
+    async def explanation(self, job_id: str) -> tuple[Job, Mapping[str, Any]]:
+        """The job and the decision that queued it, as `explain` wrote it. Raises `JobNotFound`."""
+        ...
+
+    async def spent(self, tenant: str) -> int:
+        """Nano-dollars the tenant has spent and reserved today (UTC)."""
+        ...
+
+    async def usage(self, tenant: str, days: int) -> Sequence[UsageRow]:
+        """What the tenant's jobs used on each of the last `days` days (UTC), today included, newest first."""
         ...
 
     async def ping(self) -> None:
@@ -147,6 +169,10 @@ class Fleet(Protocol):
 
     async def snapshot(self) -> Snapshot:
         """The fleet now, at most some tens of milliseconds old."""
+        ...
+
+    def admitted(self, backend: str, priority: Priority) -> None:
+        """Count a job of one's own that the present snapshot does not show yet."""
         ...
 
 

@@ -168,11 +168,13 @@ class Outcome:
     result: Result | None = None
     error: K9Error | None = None
     usage: Usage = field(default_factory=Usage)
+    answered: bool = False
+    """Whether any of an answer came, so that tokens were used even if nobody said how many."""
 
     @classmethod
     def succeeded(cls, result: Result) -> Self:
-        return cls(JobState.SUCCEEDED, result=result, usage=result.usage)
+        return cls(JobState.SUCCEEDED, result=result, usage=result.usage, answered=True)
 
     @classmethod
-    def failed(cls, error: K9Error, usage: Usage | None = None) -> Self:
-        return cls(JobState.FAILED, error=error, usage=usage or Usage())
+    def failed(cls, error: K9Error, usage: Usage | None = None, *, answered: bool = False) -> Self:
+        return cls(JobState.FAILED, error=error, usage=usage or Usage(), answered=answered)

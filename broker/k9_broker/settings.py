@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -22,6 +22,9 @@ from pydantic_settings import (
 
 from k9_broker.backends import Backend
 from k9_broker.errors import ConfigurationError
+from k9_broker.models import ModelCard
+from k9_broker.policy import Aliases, CloudModel, Name, Policy, PrivacyPolicy, Rule, Strategy, TenantPolicy
+from k9_broker.strategy.builtin import strategies_of
 
 _LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 """What both `logging` and Celery understand."""
@@ -60,6 +63,19 @@ class JobSettings(BaseModel):
     """How long the record, the result and the relay of an ended job are kept."""
 
 
+class RoutingSettings(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    strategy: Name = "task-type"
+    """The strategy of requests that name none."""
+    strong_above: float = Field(default=0.45, ge=0, le=1)
+    """`needs_strong` scores above it ask for a strong model."""
+    strong_quality: float = Field(default=0.75, ge=0, le=1)
+    """The quality from which a model counts as strong."""
+    compare_with: CloudModel | None = None
+    """The cloud model that savings are measured by; default: the one a job would have gone to."""
+
+
 class _File(TomlConfigSettingsSource):
     def __call__(self) -> dict[str, Any]:
         found = super().__call__()
@@ -85,6 +101,15 @@ class Settings(BaseSettings):
     """In order of preference. Empty means: discover what runs on this machine."""
     api_keys: str = Field(default="", repr=False)
     """`tenant:key` pairs, comma separated; only from the environment. Empty: anyone may call."""
+    models: dict[str, ModelCard] = Field(default_factory=dict)
+    """What the operator knows of models, by name, at whatever backend they are."""
+    aliases: Aliases = Field(default_factory=dict)
+    routing: RoutingSettings = RoutingSettings()
+    strategies: tuple[Strategy, ...] = ()
+    rules: tuple[Rule, ...] = ()
+    privacy: PrivacyPolicy = PrivacyPolicy()
+    tenants: dict[str, TenantPolicy] = Field(default_factory=dict)
+    """What holds for the API keys of each tenant."""
     api: ApiSettings = ApiSettings()
     flower: FlowerSettings = FlowerSettings()
     jobs: JobSettings = JobSettings()
@@ -138,8 +163,29 @@ class Settings(BaseSettings):
             raise ValueError("K9_API_KEYS has the same key twice; give each tenant its own")
         return pairs
 
+    @model_validator(mode="after")
+    def _holds_together(self) -> Settings:
+        """Names of strategies are known only when all of them are read."""
+        try:
+            strategies_of(self.policy)
+        except ConfigurationError as error:
+            raise ValueError(error.message) from None
+        return self
+
     @property
-    def tenants(self) -> dict[str, str]:
+    def policy(self) -> Policy:
+        """All that routing depends on beside the request and the fleet."""
+        return Policy(
+            **{name: getattr(self.routing, name) for name in RoutingSettings.model_fields},
+            strategies=self.strategies,
+            rules=self.rules,
+            aliases=self.aliases,
+            privacy=self.privacy,
+            tenants=self.tenants,
+        )
+
+    @property
+    def keys(self) -> dict[str, str]:
         """API key → tenant."""
         pairs = (pair.partition(":") for pair in self.api_keys.split(",") if pair.strip())
         return {key.strip(): tenant.strip() for tenant, _, key in pairs}

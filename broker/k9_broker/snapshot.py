@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from k9_broker.backends import Kind
 from k9_broker.errors import MAX_RETRY_AFTER
-from k9_broker.requests import Operation, Priority
+from k9_broker.models import Latency, ModelCard
+from k9_broker.requests import Kind, Operation, Priority
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +31,12 @@ class BackendView:
     service_seconds: float = 1.0
     oldest_age: float = 0.0
     """Seconds the longest waiting job has waited."""
+    cards: Mapping[str, ModelCard] = field(default_factory=dict)
+    """What is known of its models."""
+    latencies: Mapping[str, Latency] = field(default_factory=dict)
+    """How fast they answer now."""
+    slot_usd_per_hour: float = 0.0
+    """What holding one of its slots costs."""
 
     def estimated_wait(self, priority: Priority) -> float:
         """Seconds until a new job of this priority would start, if the present rate holds."""
@@ -47,6 +53,17 @@ class Snapshot:
     """All backends, in configuration order."""
 
     backends: tuple[BackendView, ...] = ()
+
+    def admitted(self, backend: str, priority: Priority) -> Snapshot:
+        """The same fleet with one more job waiting at `backend`."""
+        return Snapshot(
+            tuple(
+                replace(view, waiting={**view.waiting, priority: view.waiting.get(priority, 0) + 1})
+                if view.name == backend
+                else view
+                for view in self.backends
+            )
+        )
 
     def models(self) -> dict[str, tuple[BackendView, ...]]:
         """Each model with the live backends that serve it, in order."""

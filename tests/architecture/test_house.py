@@ -16,8 +16,9 @@ from grimp import ImportGraph, build_graph
 ROOT = Path(__file__).parents[2]
 PACKAGES = {"k9_broker": "broker", "k9_workers": "workers", "k9_api": "api"}
 MOST_LINES = 300
-NOUNS = {"errors", "requests", "jobs", "results", "backends", "naming"}
-RULES = {"snapshot", "verdict", "strategy"}
+NOUNS = {"errors", "requests", "jobs", "results", "backends", "models", "money", "usage", "naming"}
+RULES = {"snapshot", "verdict", "policy", "strategy", "recognise", "classify", "sensitive"}
+RULES |= {"tokens", "latency"}
 WALK = {"ports", "submit"}
 INNER_ONLY = NOUNS | RULES | WALK
 HEAVY = {"redis", "celery", "kombu", "httpx", "numpy", "fastapi", "starlette", "uvicorn", "aiohttp"}

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
+import routed
 from jobs_stand_in import StandIn, serving
 from k9_broker.testing import FakeServer
 from stack import Stack
@@ -25,6 +26,24 @@ def http(k9: Stack) -> Iterator[httpx.Client]:
     """A bare HTTP client of the stack's API."""
     with httpx.Client(base_url=k9.url, timeout=20) as client:
         yield client
+
+
+@pytest.fixture(scope="session")
+def routed_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[routed.Routed]:
+    """One K-9 with four backends and a policy, for the tests that leave it as they found it."""
+    running = routed.start(tmp_path_factory.mktemp("routed"))
+    try:
+        yield running.wait_ready()
+    finally:
+        running.stop()
+
+
+@pytest.fixture
+def four(routed_stack: routed.Routed) -> Iterator[routed.Routed]:
+    """The four backends, with the fake as it was at the start before and after."""
+    routed_stack.fake.reset()
+    yield routed_stack
+    routed_stack.fake.reset()
 
 
 @pytest.fixture

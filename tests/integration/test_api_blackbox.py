@@ -212,7 +212,7 @@ def test_every_answer_says_where_it_ran_and_why(k9: Stack, http: httpx.Client) -
         assert reply.headers["x-k9-job"].startswith("job-")
         assert (reply.headers["x-k9-backend"], reply.headers["x-k9-kind"]) == ("fake", "local")
         assert reply.headers["x-k9-model"] == body["model"]
-        assert reply.headers["x-k9-reason"] == "order:first"
+        assert reply.headers["x-k9-reason"] == "task-type:local"
         assert 0 <= float(reply.headers["x-k9-queue-seconds"]) < 10
         assert reply.headers["x-request-id"]
 

@@ -35,7 +35,7 @@ def test_a_job_is_accepted_now_and_read_later(k9: Stack, http: httpx.Client) -> 
     assert accepted["position"] >= 1
     assert accepted["estimated_wait_seconds"] >= 0
     done = http.get(reply.headers["location"], headers={"prefer": "wait=20"}).json()
-    assert (done["state"], done["backend"], done["reason"]) == ("succeeded", "fake", "order:first")
+    assert (done["state"], done["backend"], done["reason"]) == ("succeeded", "fake", "task-type:local")
     assert done["created_at"] <= done["started_at"] <= done["ended_at"] < done["deadline_at"]
     assert done["usage"]["total_tokens"] == done["result"]["usage"]["total_tokens"] > 0
     assert done["result"]["choices"][0]["message"]["content"]

@@ -16,7 +16,8 @@ from k9_broker.adapters.celery_message import Subject, message
 from k9_broker.requests import Operation, Priority
 from stand import RedisProcess, wait_until
 
-SUBJECT = Subject(Operation.CHAT, "llama3.1:8b", True, "acme", Priority.INTERACTIVE, 213)
+SUBJECT = Subject(Operation.CHAT, True, "acme", Priority.INTERACTIVE, 213)
+MODEL = "llama3.1:8b"
 QUEUE = "k9.local.gpu.interactive"
 
 STOCK_WORKER = """
@@ -32,10 +33,10 @@ def chat(self, job_id, generation):
 """
 
 
-def filled() -> str:
-    """As the admission script fills it in."""
+def filled(model: str = MODEL) -> str:
+    """As the scripts fill it in."""
     template = message("job-1", 3, SUBJECT)
-    return f"{template.head}{QUEUE}{template.middle}7{template.tail}"
+    return f"{template.of_model(model)}{QUEUE}{template.middle}7{template.tail}"
 
 
 def ours() -> dict[str, object]:
@@ -46,7 +47,7 @@ def test_it_equals_what_send_task_pushes(clean_redis: RedisProcess) -> None:
     app = Celery("stock", broker=clean_redis.url, set_as_current=False)
     app.send_task(
         "k9.chat", ("job-1", 3), task_id="job-1", queue=QUEUE, ignore_result=True,
-        argsrepr=SUBJECT.args_repr, kwargsrepr=SUBJECT.kwargs_repr,
+        argsrepr=f"{MODEL} chat stream", kwargsrepr=SUBJECT.kwargs_repr,
     )  # fmt: skip
     stock = json.loads(clean_redis.client.lindex(QUEUE, 0))
     mine = ours()
@@ -61,6 +62,13 @@ def test_it_equals_what_send_task_pushes(clean_redis: RedisProcess) -> None:
 
 def test_its_tag_names_the_job_the_generation_and_the_place() -> None:
     assert ours()["properties"]["delivery_tag"] == "job-1:3:7"  # type: ignore[index]
+
+
+@pytest.mark.parametrize("model", ["a/b", 'a "b"', "a\\b", "模型 🦙", "@K9-QUEUE@", "\n"])
+def test_it_names_the_model_whatever_it_is_called(model: str) -> None:
+    message = json.loads(filled(model))
+    assert message["headers"]["argsrepr"] == f"{model} chat stream"
+    assert message["properties"]["delivery_info"]["routing_key"] == QUEUE
 
 
 def test_what_operators_see_of_it() -> None:

@@ -65,7 +65,7 @@ def test_jobs_are_shown_and_cancelled(k9: Stack) -> None:
     job_id = k9.submit()
     shown = run("jobs", "show", job_id, "--url", k9.url)
     assert shown.exit_code == 0
-    assert "order:first" in shown.output
+    assert "task-type:local" in shown.output
     cancelled = run("jobs", "cancel", job_id, "--url", k9.url, "--json")
     assert json.loads(cancelled.output)["state"] == "cancelled"
     assert "job_cancelled" in run("jobs", "show", job_id, "--url", k9.url).output

@@ -9,12 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from k9_broker.adapters import keys
+from k9_broker.adapters import keys, redis_fleet
 from k9_broker.adapters.connect import Commands, connect
 from k9_broker.adapters.redis_fleet import RedisFleet
-from k9_broker.backends import Announcement, Kind
+from k9_broker.backends import Announcement
 from k9_broker.errors import LedgerUnavailable
-from k9_broker.requests import Operation
+from k9_broker.models import Latency, ModelCard
+from k9_broker.requests import Kind, Operation, Priority
 from stand import RedisProcess, free_port
 
 SAID = Announcement(
@@ -48,6 +49,52 @@ async def test_an_announcement_it_cannot_read_hides_nobody_else(
     clean_redis.client.set(keys.worker("k9-b@newer"), '{"backend": "b", "kind": "local", "news": 1}')
     (view,) = (await fleet.snapshot()).backends
     assert view.name == "a"
+
+
+async def test_jobs_of_ones_own_are_counted_until_the_next_look(
+    fleet: RedisFleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await fleet.announce(SAID)
+    monkeypatch.setattr(redis_fleet, "_FRESH", 3600)
+    await fleet.snapshot()
+    fleet.admitted("a", Priority.INTERACTIVE)
+    fleet.admitted("a", Priority.INTERACTIVE)
+    fleet.admitted("a", Priority.BATCH)
+    fleet.admitted("unheard-of", Priority.BATCH)
+    (view,) = (await fleet.snapshot()).backends
+    assert view.waiting == {Priority.INTERACTIVE: 2, Priority.BATCH: 1}
+    monkeypatch.setattr(redis_fleet, "_FRESH", -1)
+    (view,) = (await fleet.snapshot()).backends
+    assert view.waiting == {Priority.INTERACTIVE: 0, Priority.BATCH: 0}
+
+
+async def test_what_a_backend_s_workers_say_is_put_together(fleet: RedisFleet) -> None:
+    fast, slow = Latency(ttft=0.1, tpot=0.01), Latency(ttft=0.3, tpot=0.03)
+    card = ModelCard(quality=0.5, tags=("small",))
+    for node, changes in {
+        "one": {"latencies": {"m": fast}, "cards": {"m": card}, "gpu_usd_per_hour": 4.0, "order": 3},
+        "two": {"latencies": {"m": slow, "n": slow}, "models": ("m", "n"), "slots": 8, "max_waiting": 20},
+    }.items():
+        await fleet.announce(SAID.model_copy(update={"node": node, **changes}))
+    (view,) = (await fleet.snapshot()).backends
+    assert (view.workers, view.slots, view.models, view.order) == (2, 12, {"m", "n"}, 0)
+    assert view.max_waiting == {Priority.INTERACTIVE: 20, Priority.BATCH: 10}
+    assert view.cards == {"m": card}
+    assert view.latencies["m"].seconds(100) == pytest.approx(2.2)
+    assert view.latencies["n"] == slow
+    assert view.slot_usd_per_hour == pytest.approx(0.5)  # one of them says a dollar a slot, the other none
+
+
+async def test_a_backend_that_moved_to_the_cloud_shows_the_depth_of_its_present_queue(
+    fleet: RedisFleet, clean_redis: RedisProcess
+) -> None:
+    await fleet.announce(SAID)
+    await fleet.withdraw(SAID.node)
+    await fleet.announce(SAID.model_copy(update={"node": "k9-a@away", "kind": Kind.CLOUD}))
+    clean_redis.client.zadd(keys.waiting("k9.local.a.interactive"), {"job-1": 1})
+    clean_redis.client.zadd(keys.waiting("k9.cloud.a.interactive"), {"job-2": 2, "job-3": 3})
+    (view,) = (await fleet.snapshot()).backends
+    assert (view.kind, view.waiting[Priority.INTERACTIVE]) == (Kind.CLOUD, 2)
 
 
 async def test_all_who_ask_a_frozen_redis_hear_of_it_together(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from k9_broker.adapters.connect import Commands
 from k9_broker.adapters.reaper import Reaper
 from k9_broker.adapters.redis_fleet import RedisFleet
 from k9_broker.adapters.redis_ledger import RedisLedger
-from k9_broker.backends import Announcement, Kind
+from k9_broker.backends import Announcement
 from k9_broker.errors import (
     BackendUnreachable,
     IdempotencyConflict,
@@ -22,12 +22,13 @@ from k9_broker.errors import (
     QueueFull,
     WorkerLost,
 )
-from k9_broker.jobs import Claim, Job, JobState, new_job_id
+from k9_broker.jobs import Job, JobState, new_job_id
 from k9_broker.naming import queue_name
-from k9_broker.requests import InferenceRequest, Operation, Priority
+from k9_broker.requests import InferenceRequest, Kind, Operation, Priority
 from k9_broker.results import Outcome, Result, Usage, Vectors
-from k9_broker.strategy.decision import Candidate, Decision, Removal
+from k9_broker.strategy.decision import Decision
 from stand import JOBS, RedisProcess, wait_until
+from walks import candidate, claim, decided
 
 SECRET = "the prompt nobody else may read"
 
@@ -38,37 +39,28 @@ def request(model: str = "m", **changes: object) -> InferenceRequest:
 
 
 def decision(*names: str, mark: int = 10) -> Decision:
-    return Decision(
-        tuple(
-            Candidate(
-                name, Kind.LOCAL, queue_name(Kind.LOCAL, name, Priority.INTERACTIVE), mark, "order:first"
-            )
-            for name in names
-        ),
-        (Removal("elsewhere", "model-not-served"),),
-    )
+    return decided(*(candidate(name, mark=mark, cost=7) for name in names))
 
 
 async def admit(ledger: RedisLedger, *names: str, mark: int = 10, **changes: object) -> Job:
     return await ledger.admit(new_job_id(), request(**changes), decision(*names or ("a",), mark=mark))
 
 
-async def claim(ledger: RedisLedger, job: Job) -> Claim:
-    claimed = await ledger.claim(job.id, job.generation, "w")
-    assert claimed is not None
-    return claimed
-
-
 async def test_a_job_walks_from_admission_to_its_result(ledger: RedisLedger) -> None:
     job = await admit(ledger)
-    assert (job.state, job.backend, job.reason, job.generation) == (JobState.QUEUED, "a", "order:first", 1)
+    assert (job.state, job.backend, job.reason, job.generation) == (
+        JobState.QUEUED,
+        "a",
+        "task-type:local",
+        1,
+    )
     assert job.skipped == ("elsewhere: model-not-served",)
     assert job == await ledger.get(job.id)
     claimed = await claim(ledger, job)
     assert claimed.request == request()
     assert (await ledger.get(job.id)).state is JobState.RUNNING
     result = Result("m", Usage(3, 4), body={"choices": []})
-    assert await ledger.finish(claimed, Outcome.succeeded(result))
+    assert await ledger.finish(claimed, Outcome.succeeded(result), 0)
     done = await ledger.get(job.id)
     assert (done.state, done.prompt_tokens, done.completion_tokens) == (JobState.SUCCEEDED, 3, 4)
     assert await ledger.result(job.id) == result
@@ -77,7 +69,7 @@ async def test_a_job_walks_from_admission_to_its_result(ledger: RedisLedger) -> 
 async def test_vectors_come_back_bit_for_bit(ledger: RedisLedger) -> None:
     claimed = await claim(ledger, await admit(ledger))
     result = Result("m", vectors=Vectors.from_floats([[0.1, -2.5], [3.0, 1e-9]]), errors={1: {"code": "x"}})
-    await ledger.finish(claimed, Outcome.succeeded(result))
+    await ledger.finish(claimed, Outcome.succeeded(result), 0)
     assert await ledger.result(claimed.job.id) == result
 
 
@@ -113,24 +105,24 @@ async def test_the_same_id_is_admitted_once(ledger: RedisLedger, clean_redis: Re
 
 async def test_one_of_many_claims_wins(ledger: RedisLedger) -> None:
     job = await admit(ledger)
-    claims = await asyncio.gather(*(ledger.claim(job.id, 1, f"w{i}") for i in range(20)))
+    claims = await asyncio.gather(*(ledger.claim(job.id, 1, f"w{i}", Kind.LOCAL) for i in range(20)))
     assert sum(one is not None for one in claims) == 1
 
 
 async def test_a_superseded_generation_is_not_claimed(ledger: RedisLedger) -> None:
     job = await admit(ledger)
-    assert await ledger.claim(job.id, 2, "w") is None
-    assert await ledger.claim("job-unknown", 1, "w") is None
+    assert await ledger.claim(job.id, 2, "w", Kind.LOCAL) is None
+    assert await ledger.claim("job-unknown", 1, "w", Kind.LOCAL) is None
 
 
 async def test_a_cancelled_job_never_runs_and_a_running_one_is_fenced(ledger: RedisLedger) -> None:
     queued = await admit(ledger)
     assert (await ledger.cancel(queued.id)).state is JobState.CANCELLED
-    assert await ledger.claim(queued.id, 1, "w") is None
+    assert await ledger.claim(queued.id, 1, "w", Kind.LOCAL) is None
     claimed = await claim(ledger, await admit(ledger))
     await ledger.cancel(claimed.job.id)
     assert await ledger.renew([claimed]) == [claimed.job.id]
-    assert not await ledger.finish(claimed, Outcome.succeeded(Result("m")))
+    assert not await ledger.finish(claimed, Outcome.succeeded(Result("m")), 0)
     with pytest.raises(JobCancelled):
         await ledger.result(claimed.job.id)
     with pytest.raises(JobNotFound):
@@ -139,15 +131,15 @@ async def test_a_cancelled_job_never_runs_and_a_running_one_is_fenced(ledger: Re
 
 async def test_cancelling_an_ended_job_changes_nothing(ledger: RedisLedger) -> None:
     claimed = await claim(ledger, await admit(ledger))
-    await ledger.finish(claimed, Outcome.succeeded(Result("m")))
+    await ledger.finish(claimed, Outcome.succeeded(Result("m")), 0)
     assert (await ledger.cancel(claimed.job.id)).state is JobState.SUCCEEDED
 
 
 async def test_finish_may_be_repeated_and_records_once(ledger: RedisLedger) -> None:
     claimed = await claim(ledger, await admit(ledger))
     outcome = Outcome.failed(BackendUnreachable())
-    assert await ledger.finish(claimed, outcome)
-    assert await ledger.finish(claimed, outcome)
+    assert await ledger.finish(claimed, outcome, 0)
+    assert await ledger.finish(claimed, outcome, 0)
     with pytest.raises(BackendUnreachable):
         await ledger.result(claimed.job.id)
 
@@ -162,8 +154,8 @@ async def test_a_handed_back_job_goes_to_the_front_under_the_next_generation(
     assert not await ledger.hand_back(claimed)
     message = json.loads(clean_redis.client.lindex("k9.local.a.interactive", -1))
     assert message["properties"]["delivery_tag"].startswith(f"{first.id}:2:")
-    assert not await ledger.finish(claimed, Outcome.succeeded(Result("m")))
-    again = await ledger.claim(first.id, 2, "w")
+    assert not await ledger.finish(claimed, Outcome.succeeded(Result("m")), 0)
+    again = await ledger.claim(first.id, 2, "w", Kind.LOCAL)
     assert again is not None
     assert again.job.attempts == 1
     assert second.generation == 1
@@ -172,7 +164,7 @@ async def test_a_handed_back_job_goes_to_the_front_under_the_next_generation(
 async def test_an_expired_job_is_not_run(ledger: RedisLedger) -> None:
     job = await admit(ledger, deadline=0.01)
     await asyncio.sleep(0.02)  # the deadline is an instant of the server's clock
-    assert await ledger.claim(job.id, 1, "w") is None
+    assert await ledger.claim(job.id, 1, "w", Kind.LOCAL) is None
     with pytest.raises(JobExpired):
         await ledger.result(job.id)
 
@@ -202,12 +194,12 @@ async def test_the_job_of_a_dead_worker_is_brought_back_and_in_the_end_a_dead_le
 ) -> None:
     job = await admit(ledger)
     for generation in range(1, JOBS.max_attempts + 1):
-        claimed = await ledger.claim(job.id, generation, "w")
+        claimed = await ledger.claim(job.id, generation, "w", Kind.LOCAL)
         assert claimed is not None
         assert (await reaper.sweep())["requeued"] == 0  # its lease still runs
         last = generation == JOBS.max_attempts
         await sweep_until(reaper, "dead" if last else "requeued")
-        assert not await ledger.finish(claimed, Outcome.succeeded(Result("m")))
+        assert not await ledger.finish(claimed, Outcome.succeeded(Result("m")), 0)
     assert (await ledger.get(job.id)).state is JobState.DEAD
     with pytest.raises(WorkerLost):
         await ledger.result(job.id)
@@ -219,7 +211,7 @@ async def test_a_renewed_lease_is_left_alone(ledger: RedisLedger, reaper: Reaper
         await asyncio.sleep(JOBS.lease_seconds / 4)
         assert await ledger.renew([claimed]) == []
         assert (await reaper.sweep())["requeued"] == 0
-    assert await ledger.finish(claimed, Outcome.succeeded(Result("m")))
+    assert await ledger.finish(claimed, Outcome.succeeded(Result("m")), 0)
 
 
 async def test_a_lost_message_is_sent_again_and_waiting_ones_are_not(
@@ -242,7 +234,7 @@ async def test_the_reaper_expires_what_waits_past_its_deadline(ledger: RedisLedg
 async def test_ended_jobs_are_counted_once(ledger: RedisLedger, fleet: RedisFleet) -> None:
     claimed = await claim(ledger, await admit(ledger))
     for _ in range(2):
-        await ledger.finish(claimed, Outcome.succeeded(Result("m")))
+        await ledger.finish(claimed, Outcome.succeeded(Result("m")), 0)
     await ledger.cancel((await admit(ledger)).id)
     assert await fleet.ended() == {
         ("a", Operation.CHAT, JobState.SUCCEEDED): 1,
@@ -257,10 +249,14 @@ async def test_every_key_has_a_life_time_or_a_reason(
     ledger: RedisLedger, fleet: RedisFleet, reaper: Reaper, clean_redis: RedisProcess
 ) -> None:
     ended = await claim(ledger, await admit(ledger))
-    await ledger.finish(ended, Outcome.succeeded(Result("m")))
+    await ledger.finish(ended, Outcome.succeeded(Result("m")), 0)
     await claim(ledger, await admit(ledger))
     await admit(ledger)
-    eternal = {key.decode() for key in clean_redis.client.scan_iter() if clean_redis.client.ttl(key) == -1}
+    found = {key.decode(): clean_redis.client.ttl(key) for key in clean_redis.client.scan_iter()}
+    day = 24 * 3600  # money and usage are kept long, not for ever
+    assert 39 * day < found[keys.spent("default", await ledger._today())] <= 40 * day
+    assert 399 * day < found[keys.usage("default", await ledger._today())] <= 400 * day
+    eternal = {key for key, seconds in found.items() if seconds == -1}
     queues = {queue_name(Kind.LOCAL, "a", priority) for priority in Priority}
     unexplained = {
         key for key in eternal - queues if not any(key.startswith(known) for known in keys.PERMANENT)
@@ -275,7 +271,7 @@ async def test_the_prompt_is_in_the_record_only_and_leaves_it_with_success(
     await admit(ledger)
     for message in clean_redis.client.lrange("k9.local.a.interactive", 0, -1):
         assert SECRET.encode() not in message
-    await ledger.finish(claimed, Outcome.succeeded(Result("m")))
+    await ledger.finish(claimed, Outcome.succeeded(Result("m")), 0)
     assert not clean_redis.client.hexists(keys.job(claimed.job.id), "request")
 
 
@@ -284,7 +280,7 @@ async def test_indexes_are_empty_when_all_jobs_have_ended(
 ) -> None:
     jobs = [await admit(ledger) for _ in range(3)]
     await ledger.cancel(jobs[0].id)
-    await ledger.finish(await claim(ledger, jobs[1]), Outcome.succeeded(Result("m")))
+    await ledger.finish(await claim(ledger, jobs[1]), Outcome.succeeded(Result("m")), 0)
     await ledger.cancel((await claim(ledger, jobs[2])).job.id)
     client = clean_redis.client
     wait_until(lambda: not client.exists(keys.DEADLINES), "deadlines are empty", 1)

@@ -20,8 +20,8 @@ from k9_broker.adapters.connect import Commands, connect
 from k9_broker.adapters.embedded_redis import locate, private_redis
 from k9_broker.adapters.redis_binary import installed
 from k9_broker.adapters.redis_fleet import RedisFleet
-from k9_broker.backends import Announcement, Kind
-from k9_broker.requests import Operation
+from k9_broker.backends import Announcement
+from k9_broker.requests import Kind, Operation
 
 pytestmark = pytest.mark.skipif(not list(installed()), reason="no Redis server on this machine")
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from dataclasses import replace
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from k9_broker.errors import K9Error, _tree, from_record
 from k9_broker.jobs import new_job_id
-from k9_broker.requests import InferenceRequest, Operation, Priority
+from k9_broker.requests import InferenceRequest, Kind, Operation, Priority, Privacy, TaskType
 from k9_broker.results import Result, Usage, Vectors, pack, unpack
 
 text = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
@@ -22,12 +22,39 @@ json_values = st.recursive(
 float32 = st.floats(width=32, allow_nan=False, allow_infinity=False)
 
 
-@given(st.sampled_from(Operation), text, st.dictionaries(text, json_values, max_size=5), st.booleans())
-def test_a_request_is_read_as_it_was_written(
-    operation: Operation, model: str, body: dict[str, Any], partial: bool
+requests = st.builds(
+    InferenceRequest,
+    operation=st.sampled_from(Operation),
+    model=text,
+    body=st.dictionaries(text, json_values, max_size=5),
+    tenant=text,
+    priority=st.sampled_from(Priority),
+    deadline=st.none() | st.floats(0, 1e6),
+    partial=st.booleans(),
+    task_type=st.none() | st.sampled_from(TaskType),
+    strategy=st.none() | text,
+    privacy=st.sampled_from(Privacy),
+    kind=st.none() | st.sampled_from(Kind),
+)
+
+
+@given(requests)
+def test_a_request_is_read_as_it_was_written(request: InferenceRequest) -> None:
+    again = InferenceRequest.load(request.dump())
+    assert again == request
+    for name in ("operation", "priority", "task_type", "privacy", "kind"):
+        assert type(getattr(again, name)) is type(getattr(request, name))
+
+
+@given(requests, text)
+def test_a_request_for_the_model_that_was_chosen_differs_in_nothing_else(
+    request: InferenceRequest, model: str
 ) -> None:
-    request = InferenceRequest(operation, model, body, "t", Priority.BATCH, 3.5, partial)
-    assert InferenceRequest.load(request.dump()) == request
+    sent = request.for_model(model)
+    assert sent.model == model
+    assert replace(sent, model=request.model, body=request.body) == request
+    if model != request.model:
+        assert sent.body == {**request.body, "model": model}
 
 
 @given(st.lists(st.lists(float32, min_size=3, max_size=3), max_size=5), st.integers(0, 9))

@@ -52,7 +52,13 @@ def said(reply: httpx.Response, status: int, code: str) -> dict[str, Any]:
         {"authorization": "Bearer k-ac\u00e9"},
     ],
 )
-@pytest.mark.parametrize("path", ["/v1/models", "/v1/queues", "/v1/jobs/job-0", "/v1/jobs/job-0/events"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        *("/v1/models", "/v1/queues", "/v1/usage", "/v1/jobs/job-0"),
+        *("/v1/jobs/job-0/events", "/v1/jobs/job-0/route"),
+    ],
+)
 def test_without_a_known_key_nothing_is_told(api: httpx.Client, headers: dict[str, str], path: str) -> None:
     reply = api.get(path, headers=[(name, value.encode("latin-1")) for name, value in headers.items()])
     said(reply, 401, "invalid_api_key")
@@ -67,7 +73,9 @@ def test_a_key_is_taken_from_any_of_three_headers(api: httpx.Client, headers: di
         said(bare.get("/v1/queues", headers=headers), 503, "ledger_unavailable")
 
 
-@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/jobs"])
+@pytest.mark.parametrize(
+    "path", ["/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/jobs", "/v1/route"]
+)
 @pytest.mark.parametrize("raw", [b"", b"{", b'{"prompt": "secret', b"\xff", b"[1]", b"7"])
 def test_what_is_no_json_object_is_a_400(api: httpx.Client, path: str, raw: bytes) -> None:
     error = said(api.post(path, content=raw), 400, "invalid_request")
@@ -155,18 +163,22 @@ def test_a_bad_header_or_query_is_a_400(
 @pytest.mark.parametrize("job_id", ["job-0", "x", "job-%0a", "job-" + "0" * 27, "JOB-" + "0" * 26])
 def test_what_is_no_job_id_is_no_job(api: httpx.Client, job_id: str) -> None:
     said(api.get(f"/v1/jobs/{job_id}"), 404, "job_not_found")
+    said(api.get(f"/v1/jobs/{job_id}/route"), 404, "job_not_found")
 
 
 @pytest.mark.parametrize(
     ("method", "path"),
     [
         ("POST", "/v1/chat/completions"),
+        ("POST", "/v1/route"),
+        ("GET", "/v1/usage"),
         ("GET", "/v1/models"),
         ("GET", "/v1/models/org%2Fmodel:tag"),
         ("GET", "/v1/queues"),
         ("GET", "/v1/jobs/job-" + "0" * 26),
         ("DELETE", "/v1/jobs/job-" + "0" * 26),
         ("GET", "/v1/jobs/job-" + "0" * 26 + "/events"),
+        ("GET", "/v1/jobs/job-" + "0" * 26 + "/route"),
     ],
 )
 def test_without_the_ledger_callers_are_told_when_to_come_back(
@@ -204,6 +216,9 @@ def test_the_docs_describe_the_bodies(api: httpx.Client) -> None:
     assert set(body["required"]) == {"model", "messages"}
     assert "$ref" not in json.dumps(body)
     assert {"/v1/jobs", "/v1/queues", "/readyz", "/metrics"} <= paths.keys()
+    assert {"/v1/route", "/v1/jobs/{job_id}/route", "/v1/usage"} <= paths.keys()
+    plan = paths["/v1/route"]["post"]["requestBody"]["content"]["application/json"]["schema"]
+    assert len(plan["anyOf"]) == 4
 
 
 def test_the_request_id_is_the_callers_if_it_is_harmless(api: httpx.Client) -> None:
@@ -227,6 +242,8 @@ def test_the_request_id_is_the_callers_if_it_is_harmless(api: httpx.Client) -> N
         (errors.K9Error(), {"x-should-retry": "false"}),
         (errors.BadRequest(), {}),
         (errors.ContextTooLong(), {}),
+        (errors.PrivacyRefused(), {}),
+        (errors.BudgetExhausted(), {}),
     ],
 )  # fmt: skip
 def test_headers_keep_sdks_from_a_retry_storm(error: errors.K9Error, headers: dict[str, str]) -> None:

@@ -14,10 +14,10 @@ from typing import Any
 
 import pytest
 
-from k9_broker.backends import Backend, Kind
+from k9_broker.backends import Backend
 from k9_broker.discovery import Found, Place, discover, pick, resolve
 from k9_broker.errors import ConfigurationError
-from k9_broker.requests import Operation
+from k9_broker.requests import Kind, Operation
 from k9_broker.settings import Settings
 
 Routes = dict[str, Any]

@@ -13,10 +13,9 @@ from openai.types.chat import ChatCompletion, ChatCompletionChunk
 from k9_api import jobview
 from k9_api.dialects.openai import egress
 from k9_api.dialects.openai.folding import fold
-from k9_broker.backends import Kind
 from k9_broker.errors import BackendError
 from k9_broker.jobs import Job, JobState
-from k9_broker.requests import Operation, Priority
+from k9_broker.requests import Kind, Operation, Priority
 from k9_broker.results import Result, Usage, Vectors, unpack
 
 USAGE_KEYS = {

@@ -83,12 +83,21 @@ def test_text_and_token_ids_are_inputs(operation: Operation, text: Any) -> None:
         (CHAT | {"temperature": -1}, "temperature"),
         (CHAT | {"max_tokens": 1.5}, "max_tokens"),
         (CHAT | {"n": 0}, "n"),
+        (CHAT | {"n": 129}, "n"),
         (CHAT | {"stop": ["a", 1]}, "stop[1]"),
         (CHAT | {"tools": [{"function": {"name": "f"}}]}, "tools[0].type"),
         (CHAT | {"tools": [{"type": "function", "function": {}}]}, "tools[0].function.name"),
         (CHAT | {"k9": {"priority": "secret"}}, "k9.priority"),
         (CHAT | {"k9": {"deadline": 0}}, "k9.deadline"),
-        (CHAT | {"k9": {"privacy": "local-only"}}, "k9.privacy"),
+        (CHAT | {"k9": {"privacy": "secret"}}, "k9.privacy"),
+        (CHAT | {"k9": {"privacy": "LOCAL-ONLY"}}, "k9.privacy"),
+        (CHAT | {"k9": {"privacy": None}}, "k9.privacy"),
+        (CHAT | {"k9": {"kind": "secret"}}, "k9.kind"),
+        (CHAT | {"k9": {"task_type": "secret"}}, "k9.task_type"),
+        (CHAT | {"k9": {"task_type": "embeddings"}}, "k9.task_type"),
+        (CHAT | {"k9": {"strategy": ""}}, "k9.strategy"),
+        (CHAT | {"k9": {"strategy": 7}}, "k9.strategy"),
+        (CHAT | {"k9": {"stratagy": "secret"}}, "k9.stratagy"),
         (CHAT | {"k9": []}, "k9"),
     ],
 )  # fmt: skip
@@ -155,8 +164,8 @@ def test_a_bad_header_is_refused_by_its_name(header: str, value: str) -> None:
 
 
 def test_a_control_that_is_not_understood_is_never_dropped_in_silence() -> None:
-    assert isinstance(refused(CHAT, x_k9_privacy="local-only"), UnsupportedParameter)
-    assert isinstance(refused(CHAT | {"k9": {"strategy": "cost"}}), UnsupportedParameter)
+    assert isinstance(refused(CHAT, x_k9_privcy="local-only"), UnsupportedParameter)
+    assert isinstance(refused(CHAT | {"k9": {"stratagy": "cost"}}), UnsupportedParameter)
 
 
 @pytest.mark.parametrize(

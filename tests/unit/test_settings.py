@@ -56,7 +56,7 @@ def test_the_environment_wins(config: Path, monkeypatch: pytest.MonkeyPatch) -> 
 def test_keys_are_pairs_of_tenant_and_key_and_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("K9_API_KEYS", "acme:sk-1, other:sk-2")
     settings = load_settings()
-    assert settings.tenants == {"sk-1": "acme", "sk-2": "other"}
+    assert settings.keys == {"sk-1": "acme", "sk-2": "other"}
     assert "sk-1" not in repr(settings)
 
 

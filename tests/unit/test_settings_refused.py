@@ -28,7 +28,7 @@ def test_half_a_pair_does_not_open_the_api_to_everyone(monkeypatch: pytest.Monke
 
 def test_blanks_between_pairs_mean_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("K9_API_KEYS", " acme : one ,, lab:two:three ,")
-    assert load_settings().tenants == {"one": "acme", "two:three": "lab"}
+    assert load_settings().keys == {"one": "acme", "two:three": "lab"}
 
 
 def test_keys_do_not_belong_in_a_file(tmp_path: Path) -> None:
@@ -60,4 +60,4 @@ def test_an_empty_variable_is_one_that_is_not_set(monkeypatch: pytest.MonkeyPatc
         monkeypatch.setenv(name, "")
     settings = load_settings()
     assert settings.state_dir == default_state_dir()
-    assert (settings.redis_url, settings.api.port, settings.tenants) == (None, 8765, {})
+    assert (settings.redis_url, settings.api.port, settings.keys) == (None, 8765, {})

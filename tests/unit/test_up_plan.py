@@ -29,8 +29,9 @@ from k9_api.up.plan import (
 from k9_api.up.run import choose_ports
 from k9_broker.adapters.embedded_redis import How, RedisServer
 from k9_broker.adapters.redis_binary import Binary
-from k9_broker.backends import Backend, Kind
+from k9_broker.backends import Backend
 from k9_broker.errors import ConfigurationError
+from k9_broker.requests import Kind
 from k9_broker.settings import ApiSettings, FlowerSettings, Settings
 
 SECRETS = {

@@ -16,9 +16,9 @@ from k9_api.up.child import Child
 from k9_api.up.plan import Addresses, plan
 from k9_broker.adapters.embedded_redis import How, RedisServer
 from k9_broker.adapters.redis_binary import Binary
-from k9_broker.backends import Backend, Kind
+from k9_broker.backends import Backend
 from k9_broker.errors import ConfigurationError
-from k9_broker.requests import Operation, Priority
+from k9_broker.requests import Kind, Operation, Priority
 from k9_broker.settings import Settings
 from k9_broker.snapshot import BackendView, Snapshot
 

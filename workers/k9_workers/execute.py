@@ -27,7 +27,7 @@ async def execute(runtime: Runtime, job_id: str, generation: int) -> dict[str, A
     A job is taken from its worker by cancelling the call (it ended, or another worker has it); it is
     handed back when the worker itself must go.
     """
-    claim = await runtime.ledger.claim(job_id, generation, runtime.node)
+    claim = await runtime.ledger.claim(job_id, generation, runtime.node, runtime.backend.kind)
     if claim is None:
         return {"superseded": True}
     started = time.monotonic()
@@ -44,9 +44,9 @@ async def execute(runtime: Runtime, job_id: str, generation: int) -> dict[str, A
             await runtime.ledger.hand_back(claim)
             return {"backend": runtime.backend.name, "handed_back": True}
         outcome = call.result()
-        recorded = await _record(runtime, claim, outcome)
-    elapsed = time.monotonic() - started
-    runtime.observe(elapsed)
+        elapsed = time.monotonic() - started
+        recorded = await _record(runtime, claim, outcome, elapsed)
+    runtime.measuring.job_took(elapsed)
     return {
         "backend": runtime.backend.name,
         "state": outcome.state.value if recorded else "superseded",
@@ -55,11 +55,12 @@ async def execute(runtime: Runtime, job_id: str, generation: int) -> dict[str, A
     }
 
 
-async def _record(runtime: Runtime, claim: Claim, outcome: Outcome) -> bool:
+async def _record(runtime: Runtime, claim: Claim, outcome: Outcome, elapsed: float) -> bool:
     """Record the outcome as soon as Redis is there: it is paid for, and another worker would pay again."""
+    cost = runtime.cost(claim.job.model, outcome, elapsed)
     while True:
         try:
-            return await runtime.ledger.finish(claim, outcome)
+            return await runtime.ledger.finish(claim, outcome, cost)
         except LedgerUnavailable:
             if runtime.leaving:
                 raise
@@ -88,7 +89,7 @@ async def _attempts(runtime: Runtime, claim: Claim) -> Outcome:
             seconds_left=claim.job.deadline_at - time.time(),
         )
         if isinstance(verdict, GiveUp):
-            return Outcome.failed(failure, answer.usage)
+            return Outcome.failed(failure, answer.usage, answered=answer.begun)
         logger.info("job %s: %s, again in %.1f s", claim.job.id, failure.code, verdict.delay)
         await asyncio.sleep(verdict.delay)
 
@@ -102,18 +103,28 @@ class _Answer:
 
     async def fetch(self, runtime: Runtime, claim: Claim) -> Outcome:
         request = claim.request
-        if not request.stream or request.operation is Operation.EMBEDDINGS:
-            return Outcome.succeeded(await runtime.caller.call(request))
+        if request.stream and request.operation is not Operation.EMBEDDINGS:
+            return Outcome.succeeded(await self._relayed(runtime, claim))
+        with runtime.measuring.call(claim.job.model, streamed=False) as measured:
+            result = await runtime.caller.call(request)
+            if result.usage.completion or request.operation is Operation.EMBEDDINGS:
+                measured.answered(result.usage.completion)
+        return Outcome.succeeded(result)
+
+    async def _relayed(self, runtime: Runtime, claim: Claim) -> Result:
         chunks = 0
         try:
-            async with aclosing(runtime.caller.stream(request)) as stream:
-                async for chunk in stream:
-                    runtime.relay.send(claim, chunk)
-                    self.begun = True
-                    chunks += 1
-                    if chunk.get("usage"):
-                        self.usage = Usage.from_openai(chunk["usage"])
-                    runtime.report(claim, f"streaming {chunks} chunks")
+            with runtime.measuring.call(claim.job.model, streamed=True) as measured:
+                async with aclosing(runtime.caller.stream(claim.request)) as stream:
+                    async for chunk in stream:
+                        measured.chunk(chunk)
+                        runtime.relay.send(claim, chunk)
+                        self.begun = True
+                        chunks += 1
+                        if chunk.get("usage"):
+                            self.usage = Usage.from_openai(chunk["usage"])
+                        runtime.report(claim, f"streaming {chunks} chunks")
+                measured.answered(self.usage.completion)
         finally:
             await runtime.relay.drain(claim)
-        return Outcome.succeeded(Result(model=claim.job.model, usage=self.usage))
+        return Result(model=claim.job.model, usage=self.usage)

@@ -80,6 +80,7 @@ class Lifecycle:
             caller=build_caller(self._backend, settings.model_folder),
             redis_url=settings.redis_url,
             jobs=settings.jobs,
+            models=settings.models,
         )
         self._runtime.on_report = self._report
         await self._runtime.start()

@@ -1,7 +1,7 @@
 """What lives on a worker's event loop beside the jobs: its claims, its heartbeat, its ears.
 
 One runtime per worker process, for one backend. It renews the leases of the jobs it holds, cancels
-those that were taken from it, announces what the backend serves, and runs a reaper.
+those that were taken from it, measures calls, has the backend announced, and runs a reaper.
 """
 
 from __future__ import annotations
@@ -9,32 +9,33 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Coroutine, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Coroutine, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 from k9_broker.adapters import keys
 from k9_broker.adapters.connect import UNAVAILABLE, Commands, connect
 from k9_broker.adapters.reaper import Reaper
-from k9_broker.adapters.redis_fleet import ANNOUNCE_EVERY, RedisFleet
+from k9_broker.adapters.redis_fleet import RedisFleet
 from k9_broker.adapters.redis_ledger import RedisLedger
 from k9_broker.adapters.redis_relay import RedisRelayWriter
-from k9_broker.backends import Announcement, Backend
-from k9_broker.errors import K9Error, LedgerUnavailable
+from k9_broker.backends import Backend
+from k9_broker.errors import LedgerUnavailable
 from k9_broker.jobs import Claim
+from k9_broker.models import ModelCard
+from k9_broker.money import machine_cost, token_cost
 from k9_broker.ports import Caller
+from k9_broker.requests import Kind
+from k9_broker.results import Outcome
 from k9_broker.settings import JobSettings
-from k9_workers.callers import operations_of
+from k9_workers.announcing import Announcer
+from k9_workers.measuring import Measuring
 
 logger = logging.getLogger(__name__)
 
-ASK_MODELS_EVERY = 30.0
-"""Seconds between questions for the backend's models; ten times as often while it has none."""
 REPORT_EVERY = 1.0
 """Seconds between progress events of one job."""
-_DECAY = 0.2
-"""Weight of the newest job in the mean service time."""
 
 
 @dataclass(slots=True)
@@ -50,14 +51,23 @@ class Held:
 
 class Runtime:
     def __init__(
-        self, *, backend: Backend, order: int, node: str, caller: Caller, redis_url: str, jobs: JobSettings
+        self,
+        *,
+        backend: Backend,
+        order: int,
+        node: str,
+        caller: Caller,
+        redis_url: str,
+        jobs: JobSettings,
+        models: Mapping[str, ModelCard] | None = None,
     ) -> None:
+        """`models` are the cards that configuration has for any backend."""
         self.backend = backend
         self.node = node
         self.caller = caller
         self.leaving = False
         """The worker was told to stop, and its time is up."""
-        self._order = order
+        self.measuring = Measuring()
         self._jobs = jobs
         # Many retries: a worker that has an answer waits for Redis to come back rather than lose it.
         self._commands = Commands(connect(redis_url, retries=30, connections=8))
@@ -66,10 +76,16 @@ class Runtime:
         self.fleet = RedisFleet(self._commands)
         self.relay = RedisRelayWriter(self._commands, self._superseded)
         self.on_report: Callable[[Claim, str], None] | None = None
+        self._announcer = Announcer(
+            backend=backend,
+            order=order,
+            node=node,
+            caller=caller,
+            fleet=self.fleet,
+            measuring=self.measuring,
+            configured=models or {},
+        )
         self._held: dict[str, Held] = {}
-        self._models: tuple[str, ...] = backend.models
-        self._service_seconds = 1.0
-        self._loop_lag = 0.0
         self._background: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
@@ -79,17 +95,11 @@ class Runtime:
             self._keep(name, duty)
 
     async def announce(self) -> None:
-        """Begin to tell the fleet what this worker serves.
-
-        Until the backend has answered, it serves what this node served last: a backend that is
-        down for a moment is unavailable, not unknown.
-        """
+        """Begin to tell the fleet what this worker serves."""
+        await self._announcer.learn()
         if not self.backend.models:
-            with suppress(LedgerUnavailable):
-                self._models = await self.fleet.last_models(self.node)
-            await self._ask_models()
-            self._keep("models", self._keep_asking)
-        self._keep("announce", self._keep_announcing)
+            self._keep("models", self._announcer.keep_asking)
+        self._keep("announce", self._announcer.keep_announcing)
 
     def _keep(self, name: str, duty: Callable[[], Coroutine[Any, Any, None]]) -> None:
         self._background.append(asyncio.create_task(_for_ever(name, duty), name=name))
@@ -121,8 +131,17 @@ class Runtime:
         if held is not None and held.claim.token == claim.token:
             self._take(held)
 
-    def observe(self, seconds: float) -> None:
-        self._service_seconds += _DECAY * (seconds - self._service_seconds)
+    def cost(self, model: str, outcome: Outcome, seconds: float) -> int | None:
+        """Nano-dollars a job cost that held a slot for so long; `None` when nobody can tell."""
+        usage, card = outcome.usage, self._announcer.card(model)
+        tokens = token_cost(card, usage.prompt, usage.completion, usage.cached)
+        if tokens is None:
+            tokens = 0 if self.backend.kind is Kind.LOCAL else None
+        elif outcome.answered and not usage.total and (card.input_usd or card.output_usd):
+            tokens = None
+        if tokens is None:
+            return None
+        return tokens + machine_cost((self.backend.gpu_usd_per_hour or 0.0) / self.backend.slots, seconds)
 
     def report(self, claim: Claim, progress: str) -> None:
         """Show progress to operators, at most once a second and job."""
@@ -156,46 +175,6 @@ class Runtime:
                             self._take(held)
             except UNAVAILABLE:
                 await asyncio.sleep(0.2)
-
-    async def _ask_models(self) -> None:
-        try:
-            self._models = tuple(await self.caller.models())
-        except K9Error as error:
-            logger.warning("%s does not tell its models: %s", self.backend.name, error.code)
-        except Exception:
-            logger.exception("%s does not tell its models", self.backend.name)
-
-    async def _keep_asking(self) -> None:
-        while True:
-            await asyncio.sleep(ASK_MODELS_EVERY if self._models else ASK_MODELS_EVERY / 10)
-            await self._ask_models()
-
-    async def _keep_announcing(self) -> None:
-        while True:
-            try:
-                await self.fleet.announce(self._announcement())
-            except LedgerUnavailable:
-                logger.warning("could not announce: Redis is away")
-            due = time.monotonic() + ANNOUNCE_EVERY
-            await asyncio.sleep(ANNOUNCE_EVERY)
-            self._loop_lag = max(0.0, time.monotonic() - due)
-
-    def _announcement(self) -> Announcement:
-        backend = self.backend
-        return Announcement(
-            node=self.node,
-            backend=backend.name,
-            kind=backend.kind,
-            dialect=backend.dialect,
-            models=self._models,
-            operations=operations_of(backend),
-            order=self._order,
-            slots=backend.slots,
-            max_waiting=backend.max_waiting,
-            max_waiting_batch=backend.max_waiting_batch,
-            service_seconds=self._service_seconds,
-            loop_lag_seconds=self._loop_lag,
-        )
 
     async def close(self) -> None:
         """Leave the fleet and let go of everything."""

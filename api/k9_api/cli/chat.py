@@ -8,19 +8,18 @@ from typing import Annotated, Any
 
 import typer
 
-from k9_api.cli.where import NoAnswer, Url, answer, client
-from k9_broker.errors import ModelNotFound, StreamTruncated, from_record
+from k9_api.cli.where import Url, answer, client
+from k9_broker.errors import StreamTruncated, from_record
 
 
 def chat(
     prompt: Annotated[str, typer.Argument(help="What to ask.")],
-    model: Annotated[str | None, typer.Option(help="The model; default: the first that can chat.")] = None,
+    model: Annotated[str, typer.Option(help="The model, an alias, or `auto`.")] = "auto",
     url: Url = None,
 ) -> None:
     """Ask a model one question and print its answer while it is written."""
     with client(url) as api:
-        chosen = model or _first(answer(api.get("/v1/models"))["data"])
-        body = {"model": chosen, "messages": [{"role": "user", "content": prompt}], "stream": True}
+        body = {"model": model, "messages": [{"role": "user", "content": prompt}], "stream": True}
         with api.stream("POST", "/v1/chat/completions", json=body) as reply:
             if not reply.is_success:
                 reply.read()
@@ -45,12 +44,3 @@ def pieces(lines: Iterable[str]) -> Iterator[str]:
             if text := choice.get("delta", {}).get("content"):
                 yield text
     raise StreamTruncated
-
-
-def _first(models: Iterable[dict[str, Any]]) -> str:
-    for model in models:
-        if "k9" not in model:
-            raise NoAnswer("What answers there is not K-9: its models do not say where they run.")
-        if "chat" in model["k9"]["operations"]:
-            return str(model["id"])
-    raise ModelNotFound("No live worker serves a chat model. `k9 queues` shows what is served.")

@@ -8,7 +8,22 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from k9_api.cli import chat, demo, embed, fake, jobs, model, queues, serve, up, worker
+from k9_api.cli import (
+    chat,
+    demo,
+    demo_routing,
+    embed,
+    fake,
+    jobs,
+    model,
+    queues,
+    route,
+    serve,
+    up,
+    usage,
+    why,
+    worker,
+)
 from k9_broker.errors import K9Error
 
 FAILED = 2
@@ -39,6 +54,10 @@ app.command()(embed.embed)
 app.command()(chat.chat)
 app.command()(queues.queues)
 app.add_typer(jobs.app, name="jobs")
+app.command()(route.route)
+app.command()(why.why)
+app.command()(usage.usage)
 app.add_typer(model.app, name="model")
 app.command()(fake.fake)
 app.command()(demo.demo)
+app.command("demo-routing")(demo_routing.demo_routing)

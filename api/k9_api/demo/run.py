@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
@@ -16,7 +12,7 @@ from rich.console import Console
 
 from k9_api.demo.docstrings import write_jsonl
 from k9_api.demo.neighbours import Texts
-from k9_broker.errors import K9Error
+from k9_api.demo.upping import DemoFailed, k9_up
 from k9_broker.minilm.fetch import fetch
 from k9_broker.minilm.model import MiniLM
 from k9_broker.settings import Settings
@@ -26,13 +22,6 @@ QUESTIONS = (
     "read a file that was compressed to save space",
     "which day of the week was a given date?",
 )
-_START_SECONDS = 90
-
-
-class DemoFailed(K9Error):
-    """The demo could not be run to its end; the message above says why."""
-
-    code = "demo_failed"
 
 
 def run(settings: Settings, folder: Path, most: int | None, console: Console) -> None:
@@ -47,7 +36,8 @@ def run(settings: Settings, folder: Path, most: int | None, console: Console) ->
     count = write_jsonl(texts, most)
     console.print(f"{count} docstrings of Python {sys.version.split()[0]}'s standard library in {texts}")
 
-    with _k9_up(settings, console) as url:
+    environment = {**os.environ, "K9_EMBED_MODEL": str(settings.model_folder.absolute())}
+    with k9_up(settings.state_dir / "demo", ("--backend", "embedded"), environment, console) as url:
         console.rule("k9 embed")
         _command("embed", str(texts), "-o", str(vectors), "--overwrite", "--url", url)
         console.rule("three questions")
@@ -60,42 +50,6 @@ def _command(*words: str) -> None:
     done = subprocess.run([sys.executable, "-m", "k9_api.cli", *words])
     if done.returncode:
         raise DemoFailed(f"`k9 {words[0]}` ended with exit code {done.returncode}.")
-
-
-@contextmanager
-def _k9_up(settings: Settings, console: Console) -> Iterator[str]:
-    """`k9 up` in the background, on free ports and a state folder of the demo's own."""
-    console.rule("k9 up")
-    state = settings.state_dir / "demo"
-    environment = {
-        **os.environ,
-        "K9_STATE_DIR": str(state),
-        "K9_EMBED_MODEL": str(settings.model_folder.absolute()),
-    }
-    words = [sys.executable, "-m", "k9_api.cli", "up", "--port", "0", "--backend", "embedded"]
-    process = subprocess.Popen(words, env=environment, start_new_session=True)
-    try:
-        yield _wait_for_url(process, state / "up.json")
-    finally:
-        console.rule("shutting down")
-        if process.poll() is None:
-            process.send_signal(signal.SIGTERM)
-        process.wait(60)
-        console.print(f"k9 up ended with exit code {process.returncode}")
-
-
-def _wait_for_url(process: subprocess.Popen[bytes], said: Path) -> str:
-    import json
-
-    end = time.monotonic() + _START_SECONDS
-    while time.monotonic() < end:
-        if process.poll() is not None:
-            raise DemoFailed(f"`k9 up` ended with exit code {process.returncode}.")
-        try:
-            return str(json.loads(said.read_text("utf-8"))["api"])
-        except (OSError, ValueError):
-            time.sleep(0.1)
-    raise DemoFailed(f"`k9 up` was not ready within {_START_SECONDS} s; see the logs in {said.parent}/logs.")
 
 
 def _answer(texts: Texts, url: str, console: Console) -> None:

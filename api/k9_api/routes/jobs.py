@@ -12,7 +12,7 @@ from pydantic_core import to_json
 from starlette.requests import Request
 from starlette.responses import Response
 
-from k9_api import jobview, metrics
+from k9_api import jobview
 from k9_api.context import Context, context
 from k9_api.dialects.openai import ingress
 from k9_api.dialects.openai.egress import EncodingFormat
@@ -23,14 +23,13 @@ from k9_api.routes.describe import json_body
 from k9_api.waiting import end_within, owned, relayed, seconds_to_wait
 from k9_api.walk import job_headers
 from k9_broker.errors import (
-    BackendUnavailable,
     BadRequest,
-    ModelNotFound,
-    QueueFull,
+    IdempotencyConflict,
+    K9Error,
+    LedgerUnavailable,
 )
 from k9_broker.jobs import Job, JobState, new_job_id
 from k9_broker.requests import InferenceRequest
-from k9_broker.submit import submit
 
 router = APIRouter(tags=["jobs"])
 
@@ -92,16 +91,15 @@ async def cancel_job(request: Request, job_id: str) -> Response:
 async def _submit(
     here: Context, asked: InferenceRequest, job_id: str, *, waiter: str | None, replay: bool
 ) -> Job:
-    broker = here.broker
     try:
-        job = await submit(asked, ledger=broker.ledger, fleet=broker.fleet, job_id=job_id, waiter=waiter)
-    except (ModelNotFound, BackendUnavailable, QueueFull):
+        return await here.submit(asked, job_id, waiter)
+    except (LedgerUnavailable, IdempotencyConflict):
+        raise
+    except K9Error:
         # What was accepted once stays accepted, even if nobody would take it now.
-        if replay and (known := await broker.ledger.find(job_id, asked)):
+        if replay and (known := await here.broker.ledger.find(job_id, asked)):
             return known
         raise
-    metrics.SUBMITTED.labels(job.operation, job.backend, job.priority).inc()
-    return job
 
 
 async def _answer(here: Context, job: Job, encoding_format: EncodingFormat, status: int = 200) -> Response:

@@ -1,8 +1,8 @@
-"""`GET /v1/models`: what the live workers serve."""
+"""`GET /v1/models`: what the live workers serve, and the names that leave the choice to K-9."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from fastapi import APIRouter
@@ -12,19 +12,26 @@ from starlette.responses import Response
 
 from k9_api.context import context
 from k9_broker.errors import ModelNotFound
+from k9_broker.models import ModelCard
+from k9_broker.policy import AUTO
+from k9_broker.requests import Operation
 from k9_broker.snapshot import BackendView
+from k9_broker.strategy.builtin import SHORT
+from k9_broker.strategy.engine import Router
 
 router = APIRouter(tags=["openai"])
+
+Served = dict[str, tuple[BackendView, ...]]
 
 
 @router.get("/v1/models")
 async def list_models(request: Request) -> Response:
-    """Every model that a live worker serves, with the backends that do."""
-    served = await _served(request)
-    names = list(served)
+    """Every model that a live worker serves; then `auto`, `auto:STRATEGY` and the aliases."""
+    named = _named(*await _served(request))
+    names = list(named)
     body = {
         "object": "list",
-        "data": [_model(name, served[name]) for name in names],
+        "data": list(named.values()),
         "has_more": False,
         "first_id": names[0] if names else None,
         "last_id": names[-1] if names else None,
@@ -35,27 +42,79 @@ async def list_models(request: Request) -> Response:
 @router.get("/v1/models/{model:path}")
 async def get_model(request: Request, model: str) -> Response:
     """One model. Its name may contain slashes, percent-encoded or not."""
-    served = await _served(request)
-    if model not in served:
-        raise ModelNotFound(param="model")
-    return Response(to_json(_model(model, served[model])), media_type="application/json")
+    named = _named(*await _served(request))
+    if model not in named:  # `auto:cost` is short for `auto:cost-first`, which is listed
+        strategy = model.removeprefix(f"{AUTO}:")
+        listed = named.get(f"{AUTO}:{SHORT.get(strategy, strategy)}") if strategy != model else None
+        if listed is None:
+            raise ModelNotFound(param="model")
+        named[model] = {**listed, "id": model}
+    return Response(to_json(named[model]), media_type="application/json")
 
 
-async def _served(request: Request) -> dict[str, tuple[BackendView, ...]]:
+async def _served(request: Request) -> tuple[Served, Router]:
     here = context(request)
     here.keys.tenant(request)
-    return (await here.broker.fleet.snapshot()).models()
+    return (await here.broker.fleet.snapshot()).models(), here.router
+
+
+def _named(served: Served, router: Router) -> dict[str, dict[str, Any]]:
+    """Every name a caller may use now. Of a name that means two things, what routing makes of it."""
+    if not served:
+        return {}
+    real = {name: _model(name, backends) for name, backends in served.items()}
+    every = _operations(real.values())
+    choices = {AUTO: _choice(AUTO, every, strategy=router.policy.strategy)}
+    for strategy in router.strategies:
+        choices[f"{AUTO}:{strategy}"] = _choice(f"{AUTO}:{strategy}", every, strategy=strategy)
+    aliases = {
+        alias: _choice(alias, _operations(real[model] for model in models if model in real), models=models)
+        for alias, models in router.policy.aliases.items()
+        if any(model in real for model in models)
+    }
+    return {**real, **aliases, **choices}
+
+
+def _choice(name: str, operations: Sequence[Operation], **says: Any) -> dict[str, Any]:
+    """A name that leaves the choice of the model, or a part of it, to K-9."""
+    return {
+        "id": name,
+        "object": "model",
+        "created": 0,
+        "owned_by": "k9",
+        "k9": {**says, "operations": operations},
+    }
+
+
+def _operations(models: Iterable[dict[str, Any]]) -> list[Operation]:
+    return sorted({operation for model in models for operation in model["k9"]["operations"]})
 
 
 def _model(name: str, backends: Sequence[BackendView]) -> dict[str, Any]:
-    operations = sorted({operation for backend in backends for operation in backend.operations})
+    cards = [backend.cards.get(name, _UNKNOWN) for backend in backends]
+    operations = {
+        operation
+        for backend, card in zip(backends, cards, strict=True)
+        for operation in backend.operations
+        if not card.operations or operation in card.operations
+    }
     return {
         "id": name,
         "object": "model",
         "created": 0,  # a backend does not tell when its model was made
         "owned_by": backends[0].name,
         "k9": {
-            "backends": [{"name": backend.name, "kind": backend.kind} for backend in backends],
-            "operations": operations,
+            "backends": [
+                {
+                    "name": backend.name,
+                    "kind": backend.kind,
+                    **card.model_dump(exclude_defaults=True, exclude={"operations"}),
+                }
+                for backend, card in zip(backends, cards, strict=True)
+            ],
+            "operations": sorted(operations),
         },
     }
+
+
+_UNKNOWN = ModelCard()

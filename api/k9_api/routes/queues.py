@@ -42,4 +42,8 @@ def _queue(backend: BackendView) -> dict[str, Any]:
             priority: round(backend.estimated_wait(priority), 3) for priority in Priority
         },
         "oldest_age_seconds": round(backend.oldest_age, 3),
+        "latencies": {
+            model: {"ttft_seconds": round(one.ttft, 4), "tpot_seconds": round(one.tpot, 5)}
+            for model, one in sorted(backend.latencies.items())
+        },
     }

@@ -123,7 +123,7 @@ def _about(settings: Settings, redis: RedisServer) -> list[str]:
     notes = []
     if redis.how is How.PRIVATE and (note := neighbour()):
         notes.append(note)
-    if settings.api.host not in _LOOPBACK and not settings.tenants:
+    if settings.api.host not in _LOOPBACK and not settings.keys:
         notes.append(
             f"The API listens on {settings.api.host} and asks for no key: whoever reaches it may use every"
             " backend. Set K9_API_KEYS=TENANT:KEY."

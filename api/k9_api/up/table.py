@@ -17,8 +17,7 @@ from k9_api.up.child import Child
 from k9_api.up.plan import FLOWER_USER, BackendServed, Role
 from k9_api.up.state import FILE, Up
 from k9_broker.adapters.embedded_redis import How, RedisServer, redacted
-from k9_broker.backends import Kind
-from k9_broker.requests import Operation
+from k9_broker.requests import Kind, Operation
 from k9_broker.settings import ApiSettings
 from k9_broker.snapshot import BackendView, Snapshot
 

@@ -3,7 +3,8 @@
 It is the message `send_task` would have pushed, byte for byte but for the ids (a test compares them
 with the installed Celery): message protocol 2, JSON, in kombu's envelope for virtual transports. It
 carries the job's id and generation, never its content; what Flower shows is in `argsrepr` and
-`kwargsrepr`. The queue and the sequence number are left open for the admission script to fill in.
+`kwargsrepr`. The model, the queue and the sequence number are left open: the admission script fills
+them in when it has taken a candidate.
 """
 
 from __future__ import annotations
@@ -20,16 +21,21 @@ from kombu.utils.json import dumps as json_dumps
 from k9_broker.naming import task_name
 from k9_broker.requests import Operation, Priority
 
-_QUEUE, _SEQUENCE = "@K9-QUEUE@", "@K9-SEQUENCE@"
+_MODEL, _QUEUE, _SEQUENCE = "@K9-MODEL@", "@K9-QUEUE@", "@K9-SEQUENCE@"
 
 
 @dataclass(frozen=True, slots=True)
 class MessageTemplate:
-    """A message in three parts: `head + queue + middle + sequence + tail`."""
+    """A message in four parts: `start + model + head + queue + middle + sequence + tail`."""
 
+    start: str
     head: str
     middle: str
     tail: str
+
+    def of_model(self, model: str) -> str:
+        """Everything up to the queue."""
+        return f"{self.start}{json_dumps(model)[1:-1]}{self.head}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +43,6 @@ class Subject:
     """What a message says of its job to operators, beside its id."""
 
     operation: Operation
-    model: str
     stream: bool
     tenant: str
     priority: Priority
@@ -45,7 +50,7 @@ class Subject:
 
     @property
     def args_repr(self) -> str:
-        return f"{self.model} {self.operation}{' stream' if self.stream else ''}"
+        return f"{_MODEL} {self.operation}{' stream' if self.stream else ''}"
 
     @property
     def kwargs_repr(self) -> str:
@@ -94,6 +99,7 @@ def message(job_id: str, generation: int, subject: Subject) -> MessageTemplate:
             "properties": properties,
         }
     )
-    head, _, rest = text.partition(_QUEUE)
+    start, _, rest = text.partition(_MODEL)
+    head, _, rest = rest.partition(_QUEUE)
     middle, _, tail = rest.partition(_SEQUENCE)
-    return MessageTemplate(head, middle, tail)
+    return MessageTemplate(start, head, middle, tail)

@@ -43,6 +43,16 @@ def worker(node: str) -> str:
     return f"k9:worker:{node}"
 
 
+def spent(tenant: str, day: int) -> str:
+    """Counter: nano-dollars a tenant spent and reserved on a day (since 1970, UTC). Lives 40 days."""
+    return f"k9:spent:{tenant}:{day}"
+
+
+def usage(tenant: str, day: int) -> str:
+    """Hash: jobs, tokens and nano-dollars of a tenant's day by kind and model. Lives 400 days."""
+    return f"k9:usage:{day}:{tenant}"
+
+
 def wake(waiter: str) -> str:
     """Channel: what happened to the jobs an API process waits for."""
     return f"k9:wake:{waiter}"

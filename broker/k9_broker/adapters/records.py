@@ -3,34 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import date, timedelta
 from hashlib import sha256
 from typing import Any
 
 from pydantic_core import from_json, to_json
 
 from k9_broker.adapters.celery_message import Subject
-from k9_broker.backends import Kind
 from k9_broker.errors import K9Error, from_record
 from k9_broker.jobs import Job, JobState
-from k9_broker.requests import InferenceRequest, Operation, Priority
+from k9_broker.models import Prices
+from k9_broker.requests import InferenceRequest, Kind, Operation, Priority, Privacy
+from k9_broker.strategy.decision import Decision
+from k9_broker.strategy.explanation import explain
+from k9_broker.usage import UsageRow
 
 JOB_FIELDS = (
     *("state", "generation", "operation", "model", "tenant", "priority", "backend", "kind", "reason"),
     *("skipped", "stream", "created_at", "deadline_at", "started_at", "ended_at", "worker", "attempts"),
-    *("error", "tokens_estimate", "prompt_tokens", "completion_tokens"),
+    *("error", "tokens_estimate", "prompt_tokens", "completion_tokens", "asked", "task_type", "strategy"),
+    *("privacy", "cost", "cloud_prices", "cloud_cost"),
 )
 """What a `Job` is read from: the record without its request and its result."""
 
 
 def subject_of(request: InferenceRequest, size: int) -> Subject:
     """`size`: bytes of the dumped request; about four make a token."""
-    return Subject(
-        request.operation, request.model, request.stream, request.tenant, request.priority, size // 4
-    )
+    return Subject(request.operation, request.stream, request.tenant, request.priority, size // 4)
 
 
 def subject_of_job(job: Job) -> Subject:
-    return Subject(job.operation, job.model, job.stream, job.tenant, job.priority, job.tokens_estimate)
+    return Subject(job.operation, job.stream, job.tenant, job.priority, job.tokens_estimate)
 
 
 def fingerprint(dumped: bytes) -> str:
@@ -38,12 +41,18 @@ def fingerprint(dumped: bytes) -> str:
     return sha256(dumped).hexdigest()[:32]
 
 
-def new_record(subject: Subject, dumped: bytes, waiter: str | None) -> list[Any]:
-    """Fields and values that do not depend on the backend admission takes."""
+def new_record(
+    subject: Subject, asked: str, dumped: bytes, decision: Decision, waiter: str | None
+) -> list[Any]:
+    """Fields and values that do not depend on the candidate admission takes."""
+    cloud = decision.cloud
     return [
-        *("operation", subject.operation.value, "model", subject.model, "tenant", subject.tenant),
+        *("operation", subject.operation.value, "asked", asked, "tenant", subject.tenant),
         *("priority", subject.priority.value, "stream", int(subject.stream), "request", dumped),
         *("tokens_estimate", subject.tokens_estimate, "waiters", waiter or ""),
+        *("task_type", decision.recognition.task_type.value, "strategy", decision.strategy),
+        *("privacy", decision.privacy.value, "decision", to_json(explain(decision))),
+        *("cloud_prices", to_json([cloud.model, cloud.input_usd, cloud.output_usd]) if cloud else b""),
     ]
 
 
@@ -65,6 +74,10 @@ def job_from(job_id: str, record: Mapping[str, bytes | None]) -> Job:
     def number(name: str) -> float | None:
         value = record.get(name)
         return float(value) if value else None
+
+    def whole(name: str) -> int | None:
+        value = record.get(name)
+        return int(value) if value else None
 
     return Job(
         id=job_id,
@@ -89,6 +102,13 @@ def job_from(job_id: str, record: Mapping[str, bytes | None]) -> Job:
         prompt_tokens=int(text("prompt_tokens") or 0),
         completion_tokens=int(text("completion_tokens") or 0),
         skipped=tuple(text("skipped").splitlines()),
+        asked=text("asked"),
+        task_type=text("task_type"),
+        strategy=text("strategy"),
+        privacy=Privacy(text("privacy") or Privacy.ANY),
+        cost=whole("cost"),
+        cloud=Prices(*from_json(prices)) if (prices := record.get("cloud_prices")) else None,
+        cloud_cost=whole("cloud_cost"),
     )
 
 
@@ -99,3 +119,24 @@ def error_from(raw: bytes | None) -> K9Error | None:
 def error_text(error: K9Error | None) -> str:
     """The error as JSON, or the empty string."""
     return to_json(error.record()).decode() if error else ""
+
+
+def usage_rows(day: int, counts: Mapping[bytes, bytes]) -> list[UsageRow]:
+    """A day's counters, `<what> <kind> <model>` each, as rows; most expensive first."""
+    found: dict[tuple[str, str], dict[str, int]] = {}
+    for name, count in counts.items():
+        what, kind, model = name.decode().split(" ", 2)
+        found.setdefault((kind, model), {})[_USAGE[what]] = int(count)
+    when = date(1970, 1, 1) + timedelta(days=day)
+    rows = [UsageRow(when, model, Kind(kind), **numbers) for (kind, model), numbers in found.items()]
+    return sorted(rows, key=lambda row: (-row.cost, -row.jobs, row.model, row.kind))
+
+
+_USAGE = {
+    "jobs": "jobs",
+    "prompt": "prompt_tokens",
+    "completion": "completion_tokens",
+    "cost": "cost",
+    "compared": "compared_cost",
+    "cloud": "cloud_cost",
+}

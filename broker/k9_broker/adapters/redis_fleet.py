@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from functools import lru_cache
 from itertools import groupby, islice
 
 from pydantic import ValidationError
@@ -14,6 +15,7 @@ from k9_broker.adapters import keys
 from k9_broker.adapters.connect import Commands
 from k9_broker.backends import Announcement
 from k9_broker.jobs import JobState
+from k9_broker.models import Latency
 from k9_broker.requests import Operation, Priority
 from k9_broker.snapshot import BackendView, Snapshot
 
@@ -40,7 +42,11 @@ class RedisFleet:
         await self._commands.script(
             "announce",
             [keys.WORKERS, keys.worker(announcement.node)],
-            [announcement.node, announcement.model_dump_json(), ANNOUNCEMENT_LIVES, _REMEMBERED],
+            [
+                announcement.node,
+                announcement.model_dump_json(exclude_defaults=True),
+                *(ANNOUNCEMENT_LIVES, _REMEMBERED),
+            ],
         )
 
     async def last_models(self, node: str) -> tuple[str, ...]:
@@ -66,6 +72,9 @@ class RedisFleet:
             await asyncio.shield(self._taking)
         return self._snapshot
 
+    def admitted(self, backend: str, priority: Priority) -> None:
+        self._snapshot = self._snapshot.admitted(backend, priority)
+
     async def _take(self) -> None:
         try:
             reply = await self._commands.script("fleet", [keys.WORKERS], [])
@@ -75,11 +84,17 @@ class RedisFleet:
             self._taking = None
 
 
+@lru_cache(maxsize=1024)
+def _announcement(text: bytes) -> Announcement:
+    """Announcements change every few seconds, snapshots are taken many times a second."""
+    return Announcement.model_validate_json(text)
+
+
 def _read(now: bytes, workers: Sequence[bytes], depths: Sequence[bytes | int]) -> Snapshot:
     alive: list[tuple[Announcement, bool]] = []
     for i in range(0, len(workers), 2):
         with suppress(ValidationError):  # of a version that says other things: not ours to route to
-            announcement = Announcement.model_validate_json(workers[i + 1])
+            announcement = _announcement(workers[i + 1])
             alive.append((announcement, float(workers[i]) > float(now)))
     depth_of = {}
     rest = iter(depths)
@@ -87,16 +102,14 @@ def _read(now: bytes, workers: Sequence[bytes], depths: Sequence[bytes | int]) -
         name = row[0].decode() if isinstance(row[0], bytes) else str(row[0])
         depth_of[name] = [float(value) for value in row[1:]]
     alive.sort(key=lambda pair: pair[0].backend)
-    views = [
-        _view(list(group), depth_of[name]) for name, group in groupby(alive, key=lambda pair: pair[0].backend)
-    ]
+    views = [_view(list(group), depth_of) for _, group in groupby(alive, key=lambda pair: pair[0].backend)]
     return Snapshot(tuple(sorted(views, key=lambda view: (view.order, view.name))))
 
 
-def _view(said: list[tuple[Announcement, bool]], depth: Sequence[float]) -> BackendView:
+def _view(said: list[tuple[Announcement, bool]], depth_of: Mapping[str, Sequence[float]]) -> BackendView:
     live = [announcement for announcement, is_alive in said if is_alive]
     of = live or [announcement for announcement, _ in said]
-    in_flight, interactive, interactive_age, batch, batch_age = depth
+    in_flight, interactive, interactive_age, batch, batch_age = depth_of[f"{of[0].kind}.{of[0].backend}"]
     return BackendView(
         name=of[0].backend,
         kind=of[0].kind,
@@ -114,4 +127,22 @@ def _view(said: list[tuple[Announcement, bool]], depth: Sequence[float]) -> Back
         in_flight=int(in_flight),
         service_seconds=sum(one.service_seconds for one in of) / len(of),
         oldest_age=max(interactive_age, batch_age),
+        cards={model: card for one in of for model, card in one.cards.items()},
+        latencies=_mean_latencies(of),
+        slot_usd_per_hour=sum((one.gpu_usd_per_hour or 0.0) / one.slots for one in of) / len(of),
     )
+
+
+def _mean_latencies(of: Sequence[Announcement]) -> dict[str, Latency]:
+    """Per model the mean over the workers that have called it: a job may be taken by any of them."""
+    said: dict[str, list[Latency]] = {}
+    for one in of:
+        for model, latency in one.latencies.items():
+            said.setdefault(model, []).append(latency)
+    return {
+        model: Latency(
+            ttft=sum(one.ttft for one in several) / len(several),
+            tpot=sum(one.tpot for one in several) / len(several),
+        )
+        for model, several in said.items()
+    }

@@ -6,9 +6,12 @@ workers, a reaper and a caller may act on one job at once and exactly one of the
 
 from __future__ import annotations
 
+import asyncio
 import secrets
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
+
+from pydantic_core import from_json
 
 from k9_broker.adapters import keys
 from k9_broker.adapters.celery_message import message
@@ -23,23 +26,28 @@ from k9_broker.adapters.records import (
     record_bytes,
     subject_of,
     subject_of_job,
+    usage_rows,
 )
 from k9_broker.adapters.server_clock import ServerClock
 from k9_broker.errors import (
+    BudgetExhausted,
     IdempotencyConflict,
     JobCancelled,
     JobExpired,
     JobNotFound,
     K9Error,
     LedgerUnavailable,
+    PrivacyRefused,
     QueueFull,
     WorkerLost,
 )
 from k9_broker.jobs import Claim, Job, JobState
-from k9_broker.requests import InferenceRequest
+from k9_broker.money import MOST, listed_cost
+from k9_broker.requests import InferenceRequest, Kind
 from k9_broker.results import Outcome, Result
 from k9_broker.settings import JobSettings
 from k9_broker.strategy.decision import Decision
+from k9_broker.usage import UsageRow
 
 ADMIT_WITHIN = 8.0
 """Seconds. An admission that a stalled Redis comes to later is refused: its caller has been told that
@@ -60,24 +68,31 @@ class RedisLedger:
         dumped = request.dump()
         subject = subject_of(request, len(dumped))
         template = message(job_id, 1, subject)
-        record = new_record(subject, dumped, waiter)
+        record = new_record(subject, request.model, dumped, decision, waiter)
         candidates: list[Any] = []
         for one in decision.candidates:
-            candidates += [one.backend, one.kind.value, one.queue, one.max_waiting, one.reason]
+            candidates += [one.backend, one.kind.value, one.queue, one.max_waiting, one.reason, one.model]
+            candidates.append(_amount(one.cost))
         removals = "".join(f"{removal.backend}: {removal.reason}\n" for removal in decision.removals)
         reply = await self._commands.script(
             "admit",
             [keys.job(job_id), keys.DEADLINES],
             [
                 *(job_id, fingerprint(dumped), request.allowed_seconds, self._settings.retention_seconds),
-                *(removals, template.head, template.middle, template.tail),
-                *(await self._clock.now() + ADMIT_WITHIN, len(decision.candidates), len(record)),
+                *(removals, template.start, template.head, template.middle, template.tail),
+                *(await self._clock.now() + ADMIT_WITHIN, decision.privacy.value, request.tenant),
+                "" if decision.budget is None else decision.budget,
+                *(len(decision.candidates), len(record)),
                 *(*candidates, *record),
             ],
         )
         verdict = reply[0].decode()
         if verdict == "full":
             raise QueueFull
+        if verdict == "budget":
+            raise BudgetExhausted
+        if verdict == "private":
+            raise PrivacyRefused
         if verdict == "late":
             raise LedgerUnavailable(retry_after=2)
         if verdict == "conflict":
@@ -95,7 +110,7 @@ class RedisLedger:
             raise IdempotencyConflict
         return job
 
-    async def claim(self, job_id: str, generation: int, worker: str) -> Claim | None:
+    async def claim(self, job_id: str, generation: int, worker: str, kind: Kind) -> Claim | None:
         token = secrets.token_hex(12)
         reply = await self._commands.script(
             "claim",
@@ -103,12 +118,14 @@ class RedisLedger:
             [
                 *(job_id, generation, token, self._settings.lease_seconds, worker),
                 *(self._settings.retention_seconds, error_text(JobExpired())),
+                *(kind.value, error_text(PrivacyRefused())),
             ],
         )
         if reply[0] != b"claimed":
             return None
         record = pairs(reply[1:])
-        return Claim(job_from(job_id, record), token, InferenceRequest.load(record["request"]))
+        job = job_from(job_id, record)
+        return Claim(job, token, InferenceRequest.load(record["request"]).for_model(job.model))
 
     async def renew(self, claims: Iterable[Claim]) -> list[str]:
         by_backend: dict[str, list[Claim]] = {}
@@ -127,9 +144,11 @@ class RedisLedger:
             lost += [job_id.decode() for job_id in reply]
         return lost
 
-    async def finish(self, claim: Claim, outcome: Outcome) -> bool:
+    async def finish(self, claim: Claim, outcome: Outcome, cost: int | None) -> bool:
         usage = outcome.usage
         record: list[Any] = ["prompt_tokens", usage.prompt, "completion_tokens", usage.completion]
+        if claim.job.cloud is not None:
+            record += ["cloud_cost", listed_cost(claim.job.cloud, usage.prompt, usage.completion)]
         if outcome.result is not None:
             record += ["result", outcome.result.dump()]
         reply = await self._commands.script(
@@ -137,7 +156,7 @@ class RedisLedger:
             [keys.job(claim.job.id)],
             [
                 *(claim.job.id, claim.token, outcome.state.value, self._settings.retention_seconds),
-                *(error_text(outcome.error), *record),
+                *(error_text(outcome.error), _amount(cost), *record),
             ],
         )
         return bool(reply)
@@ -161,7 +180,7 @@ class RedisLedger:
             [
                 *(job.id, job.generation, why, token, self._settings.max_attempts),
                 *(self._settings.retention_seconds, error_text(WorkerLost())),
-                *(template.head, template.middle, template.tail),
+                *(template.of_model(job.model), template.middle, template.tail),
             ],
         )
         return reply.decode()
@@ -206,5 +225,30 @@ class RedisLedger:
         fields = dict(zip(JOB_FIELDS, values, strict=False))
         return job_from(job_id, fields), values[len(JOB_FIELDS) :]
 
+    async def explanation(self, job_id: str) -> tuple[Job, Mapping[str, Any]]:
+        job, (decision,) = await self._read(job_id, "decision")
+        return job, from_json(decision) if decision else {}
+
+    async def spent(self, tenant: str) -> int:
+        amount = await self._commands.command("GET", keys.spent(tenant, await self._today()))
+        return int(amount or 0)
+
+    async def usage(self, tenant: str, days: int) -> Sequence[UsageRow]:
+        today = await self._today()
+        past = range(today, today - days, -1)
+        found = await asyncio.gather(
+            *(self._commands.command("HGETALL", keys.usage(tenant, day)) for day in past)
+        )
+        return [row for day, counts in zip(past, found, strict=True) for row in usage_rows(day, counts)]
+
+    async def _today(self) -> int:
+        """Days since 1970 in UTC, by Redis' clock, as the scripts count them."""
+        return int(await self._clock.now() // 86400)
+
     async def ping(self) -> None:
         await self._commands.command("PING")
+
+
+def _amount(cost: int | None) -> int | str:
+    """Nano-dollars as the scripts read them."""
+    return "" if cost is None else min(cost, MOST)

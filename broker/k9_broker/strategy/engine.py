@@ -1,49 +1,269 @@
-"""Rank the backends for one request.
+"""The strategy engine: filters remove, scorers rate, a picker orders.
 
-The rule for now: the configuration's order, over the backends that are alive, can do the
-operation and serve the model. Admission takes the first of them that has room.
+`Router.decide` is a pure function of the request, the snapshot and the policy: no I/O, no clock, no
+chance. Every place of the snapshot ends up in the decision once, as a candidate or as a removal.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from hashlib import blake2b
+
+from k9_broker.errors import BadRequest
+from k9_broker.models import ModelCard, Prices
+from k9_broker.money import nanos
 from k9_broker.naming import queue_name
-from k9_broker.requests import InferenceRequest
+from k9_broker.policy import Policy, Selector, Strategy
+from k9_broker.recognise import asked_text
+from k9_broker.requests import InferenceRequest, Kind, Operation
+from k9_broker.sensitive import Detector
 from k9_broker.snapshot import BackendView, Snapshot
+from k9_broker.strategy import filters, scorers
+from k9_broker.strategy.builtin import named_fully, strategies_of
 from k9_broker.strategy.decision import Candidate, Decision, Removal
+from k9_broker.strategy.needs import AUTO, Needs, needs_of
+from k9_broker.strategy.pickers import Rated, best_first, spread
+from k9_broker.strategy.places import Place, models_of, place
 
-CHOSEN_FIRST = "order:first"
-CHOSEN_NEXT = "order:next"
-NO_WORKER = "no-worker"
-NOT_SERVED = "model-not-served"
-NOT_CAPABLE = "operation-not-supported"
-
-
-def why_not(request: InferenceRequest, backend: BackendView) -> str | None:
-    """The reason `backend` may not take `request`, or `None` when it may."""
-    if request.model not in backend.models:
-        return NOT_SERVED
-    if request.operation not in backend.operations:
-        return NOT_CAPABLE
-    if not backend.workers:
-        return NO_WORKER
-    return None
+OVERFLOWS = (frozenset({"local"}), frozenset({"cloud"}))
+"""What is preferred when the caller named the model: it is equally good everywhere, so local first."""
 
 
-def rank(request: InferenceRequest, snapshot: Snapshot) -> Decision:
-    """Every backend of the snapshot ends up in the decision once: as a candidate or as a removal."""
-    candidates: list[Candidate] = []
-    removals: list[Removal] = []
-    for backend in snapshot.backends:
-        if reason := why_not(request, backend):
-            removals.append(Removal(backend.name, reason))
-            continue
-        candidates.append(
-            Candidate(
-                backend=backend.name,
-                kind=backend.kind,
-                queue=queue_name(backend.kind, backend.name, request.priority),
-                max_waiting=backend.max_waiting[request.priority],
-                reason=CHOSEN_NEXT if candidates else CHOSEN_FIRST,
-            )
+class Router:
+    """The engine for one policy. Raises `ConfigurationError` when the policy does not hold together."""
+
+    def __init__(self, policy: Policy) -> None:
+        self.policy = policy
+        self.strategies = strategies_of(policy)
+        self._detector = Detector(policy.privacy.detect, policy.privacy.words)
+
+    def warm_up(self) -> None:
+        """Load now what the first decision would otherwise wait for: some tenths of a second."""
+        said = [{"role": "user", "content": "Call +1 202-456-1111 or pay 4111 1111 1111 1111."}]
+        self.decide(InferenceRequest(Operation.CHAT, AUTO, {"messages": said}), Snapshot())
+
+    def decide(self, request: InferenceRequest, snapshot: Snapshot) -> Decision:
+        """Where the request may go, in order, and why. Raises `BadRequest` for an unknown strategy."""
+        return self.weigh(needs_of(request, self.policy, self._detector), snapshot)
+
+    def weigh(self, needs: Needs, snapshot: Snapshot) -> Decision:
+        """The same for a request whose needs are known."""
+        strategy = self._strategy(needs)
+        places, removals = _served(needs, snapshot)
+        able, unable = _sift(needs, places, filters.CAPABILITIES)
+        removals += unable
+        roomy = filters.room_for(needs, able)
+        removals += [
+            _removal(one, filters.TOO_LONG) for one, fits in zip(able, roomy, strict=True) if not fits
+        ]
+        able = [one for one, fits in zip(able, roomy, strict=True) if fits]
+        allowed, refused = _sift(needs, able, (*filters.WISHES, *filters.LIFE))
+        ordered = self._rank(needs, strategy, allowed)
+        budget = self.policy.tenant(needs.request.tenant).budget_usd_per_day
+        return Decision(
+            candidates=tuple(ordered),
+            removals=(*removals, *refused),
+            strategy=strategy.name,
+            strategy_by=needs.strategy_by,
+            recognition=needs.recognition,
+            prompt_tokens=needs.prompt.likely,
+            output_tokens=needs.output,
+            privacy=needs.privacy,
+            privacy_by=needs.privacy_by,
+            budget=None if budget is None else nanos(budget),
+            cloud=self._cloud(needs, strategy, ordered, snapshot),
         )
-    return Decision(tuple(candidates), tuple(removals))
+
+    def _strategy(self, needs: Needs) -> Strategy:
+        name = named_fully(needs.strategy, self.strategies)
+        if name is None:
+            known = ", ".join(sorted(self.strategies))
+            raise BadRequest(
+                f"There is no strategy {needs.strategy[:64]!r}. Use one of {known}.",
+                param="strategy" if needs.request.strategy else "model",
+            )
+        return self.strategies[name]
+
+    def _rank(self, needs: Needs, strategy: Strategy, places: Sequence[Place]) -> list[Candidate]:
+        field = scorers.field_of(
+            needs,
+            places,
+            prefer=self._prefers(needs, strategy),
+            strong_above=self.policy.strong_above,
+            strong_quality=self.policy.strong_quality,
+        )
+        weights = {name: weight for name, weight in strategy.weights.items() if weight}
+        whole = sum(weights.values())
+        scores = [{name: scorers.SCORERS[name](field, one) for name in weights} for one in places]
+        rated: list[Rated] = [
+            (sum(weights[name] * score for name, score in rates.items()) / whole, index, one)
+            for index, (one, rates) in enumerate(zip(places, scores, strict=True))
+        ]
+        ordered = spread(rated, strategy.near, _seed(needs.request)) if strategy.near else best_first(rated)
+        best = max((score for score, _, _ in rated), default=0.0)
+        return [
+            Candidate(
+                backend=one.backend.name,
+                kind=one.backend.kind,
+                queue=queue_name(one.backend.kind, one.backend.name, needs.request.priority),
+                max_waiting=one.backend.max_waiting[needs.request.priority],
+                reason=f"{strategy.name}:{_why(field, weights, one, first=not rank, best=score >= best)}",
+                model=one.model,
+                score=score,
+                scores=scores[index],
+                cost=one.cost,
+                wait=one.wait,
+                seconds=one.seconds,
+            )
+            for rank, (score, index, one) in enumerate(ordered)
+        ]
+
+    def _prefers(self, needs: Needs, strategy: Strategy) -> tuple[Selector, ...]:
+        """What rules prefer; then, for a model the caller named, local first; then the strategy's own."""
+        if needs.prefer:
+            return needs.prefer
+        if needs.pinned:
+            return OVERFLOWS
+        found = needs.recognition
+        for rule in strategy.rules:
+            if rule.when.holds(needs.request, found.task_type, found.needs_strong, needs.prompt.likely):
+                return rule.prefer
+        return ()
+
+    def _cloud(
+        self, needs: Needs, strategy: Strategy, ordered: Sequence[Candidate], snapshot: Snapshot
+    ) -> Prices | None:
+        """What the job would be charged if there were no local backends, or as the operator compares."""
+        if self.policy.compare_with is not None:
+            named = self.policy.compare_with
+            return Prices(named.model, named.input_usd, named.output_usd)
+        cards = {view.name: view.cards for view in snapshot.backends}
+        for candidate in ordered:
+            if candidate.kind is Kind.CLOUD and candidate.cost is not None:
+                return _prices(candidate.model, cards[candidate.backend][candidate.model])
+        if any(candidate.kind is Kind.CLOUD for candidate in ordered):
+            return None
+        # None may take it, for privacy or because the model was named: which would, if any might?
+        free = [
+            place(view, model, needs)
+            for view in snapshot.backends
+            if view.kind is Kind.CLOUD
+            for model in models_of(view, needs.request.operation)
+        ]
+        able, _ = _sift(needs, [one for one in free if one.cost is not None], filters.CAPABILITIES)
+        for candidate in self._rank(needs, strategy, able)[:1]:
+            return _prices(candidate.model, cards[candidate.backend][candidate.model])
+        return None
+
+
+def _served(needs: Needs, snapshot: Snapshot) -> tuple[list[Place], list[Removal]]:
+    """The places that offer what was asked for, and why the other backends do not."""
+    request = needs.request
+    places: list[Place] = []
+    removals: list[Removal] = []
+    offers = {
+        view.name: [
+            model
+            for model in models_of(view, request.operation)
+            if needs.models is None or model in needs.models
+        ]
+        for view in snapshot.backends
+    }
+    space = _embedding_model(needs, snapshot, offers)
+    for view in snapshot.backends:
+        offered = offers[view.name]
+        named = view.models if needs.models is None else view.models.intersection(needs.models)
+        if not named:
+            removals.append(Removal(view.name, filters.NOT_SERVED))
+        removals += [
+            Removal(view.name, filters.NOT_CAPABLE, model) for model in sorted(named.difference(offered))
+        ]
+        for model in offered:
+            if space is None or model == space:
+                places.append(place(view, model, needs))
+            else:
+                removals.append(Removal(view.name, filters.OTHER_SPACE, model))
+    return places, removals
+
+
+def _embedding_model(needs: Needs, snapshot: Snapshot, offers: Mapping[str, Sequence[str]]) -> str | None:
+    """The one model for embeddings whose caller left the choice open.
+
+    Vectors of different models cannot be compared, so neither load nor price may change it: it is
+    the first of an alias, or of the models known to be for embeddings the local one that is
+    configured first, running or not.
+    """
+    if needs.request.operation is not Operation.EMBEDDINGS or needs.pinned:
+        return None
+    offered = {model for models in offers.values() for model in models}
+    if needs.models is not None:
+        return next((model for model in needs.models if model in offered), None)
+    ranked = [
+        (_EMBEDDING not in _tags(view, model), view.kind is not Kind.LOCAL, order, model)
+        for order, view in enumerate(snapshot.backends)
+        for model in offers[view.name]
+    ]
+    return min(ranked)[-1] if ranked else None
+
+
+_EMBEDDING = "embedding"
+
+
+def _tags(view: BackendView, model: str) -> tuple[str, ...]:
+    card = view.cards.get(model)
+    return card.tags if card else ()
+
+
+def _sift(
+    needs: Needs, places: Sequence[Place], by: Sequence[filters.Filter]
+) -> tuple[list[Place], list[Removal]]:
+    kept: list[Place] = []
+    removals: list[Removal] = []
+    for one in places:
+        if reason := filters.why_not(by, needs, one):
+            removals.append(_removal(one, reason))
+        else:
+            kept.append(one)
+    return kept, removals
+
+
+def _removal(one: Place, reason: str) -> Removal:
+    return Removal(one.backend.name, reason, one.model)
+
+
+def _prices(model: str, card: ModelCard) -> Prices:
+    return Prices(model, card.input_usd or 0.0, card.output_usd or 0.0)
+
+
+def _seed(request: InferenceRequest) -> bytes:
+    """The same for the same request, so that a dry run draws the lot of the real one."""
+    text = f"{request.tenant}\n{asked_text(request)}".encode("utf-8", "surrogatepass")
+    return blake2b(text, digest_size=16).digest()
+
+
+_BEST = {"cost": "cheapest", "quality": "strongest", "latency": "fastest", "load": "least busy"}
+
+
+def _why(field: scorers.Field, weights: Mapping[str, float], one: Place, *, first: bool, best: bool) -> str:
+    """Why the place stands where it does, in a few words."""
+    if "preference" in weights and (words := scorers.preferred(field, one)):
+        return _spoken(words)
+    if not first:
+        return "next"
+    rating = [name for name in weights if name not in ("adequacy", "preference")]
+    if not rating:
+        return "adequate" if "adequacy" in weights else "first of the rest"
+    decisive = max(rating, key=weights.__getitem__)
+    said = _BEST[decisive] if best else f"among the {_BEST[decisive]}"
+    strong = "adequacy" in weights and field.needs.recognition.needs_strong > field.strong_above
+    return f"{said} strong enough" if strong and scorers.adequacy(field, one) == 1 else said
+
+
+@lru_cache(maxsize=1024)
+def _spoken(selector: Selector) -> str:
+    """A selector as it is written: the kind, then the rest."""
+    return " ".join(sorted(selector, key=lambda word: (word not in _KINDS, word)))
+
+
+_KINDS = frozenset(Kind)

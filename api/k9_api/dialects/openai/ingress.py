@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
@@ -10,9 +11,12 @@ from pydantic_core import ErrorDetails, from_json
 
 from k9_api.dialects.openai import shapes
 from k9_broker.errors import BadRequest, UnsupportedParameter
-from k9_broker.requests import InferenceRequest, Operation, Priority
+from k9_broker.policy import AUTO
+from k9_broker.requests import InferenceRequest, Kind, Operation, Priority, Privacy, TaskType
 
 _EMPTY = "must not be empty"
+_ASKED = {Operation.CHAT: "messages", Operation.COMPLETIONS: "prompt", Operation.EMBEDDINGS: "input"}
+"""The field that every body of an operation has."""
 _OPERATIONS = {endpoint: operation for operation, endpoint in shapes.ENDPOINTS.items()}
 
 
@@ -20,13 +24,30 @@ def parse(
     operation: Operation, raw: bytes, headers: Iterable[tuple[bytes, bytes]], tenant: str
 ) -> InferenceRequest:
     """The request in the body `raw`; the `k9` object wins over the headers. Raises `BadRequest`."""
-    controls = _header_controls(headers)
-    return check(operation, decode(raw), tenant, **controls)
+    return check(operation, decode(raw), tenant, controls=_header_controls(headers))
 
 
 def parse_job(raw: bytes, headers: Iterable[tuple[bytes, bytes]], tenant: str) -> InferenceRequest:
     """The request in the body of `POST /v1/jobs`; its own fields win over its `k9` object and the headers."""
-    job = _valid(shapes.JOB, decode(raw))
+    return _job(decode(raw), headers, tenant)
+
+
+def parse_any(raw: bytes, headers: Iterable[tuple[bytes, bytes]], tenant: str) -> InferenceRequest:
+    """The request in a body of any of these kinds, told apart by its fields; no model means `auto`."""
+    body = decode(raw)
+    if "endpoint" in body:
+        if isinstance(body.get("body"), dict):
+            body["body"].setdefault("model", AUTO)
+        return _job(body, headers, tenant)
+    for operation, field in _ASKED.items():
+        if field in body:
+            body.setdefault("model", AUTO)
+            return check(operation, body, tenant, controls=_header_controls(headers))
+    raise BadRequest("The body needs `messages`, `prompt` or `input`, or a job's `endpoint` and `body`.")
+
+
+def _job(data: dict[str, Any], headers: Iterable[tuple[bytes, bytes]], tenant: str) -> InferenceRequest:
+    job = _valid(shapes.JOB, data)
     operation = _OPERATIONS[job["endpoint"]]
     partial = job.get("partial") is True
     if partial and operation is not Operation.EMBEDDINGS:
@@ -36,7 +57,7 @@ def parse_job(raw: bytes, headers: Iterable[tuple[bytes, bytes]], tenant: str) -
     named = {name: job[name] for name in ("priority", "deadline") if job.get(name) is not None}
     if named and (controls is None or isinstance(controls, dict)):
         body["k9"] = {**(controls or {}), **named}
-    return check(operation, body, tenant, partial=partial, inside="body", **_header_controls(headers))
+    return check(operation, body, tenant, partial=partial, inside="body", controls=_header_controls(headers))
 
 
 def check(
@@ -44,23 +65,33 @@ def check(
     body: dict[str, Any],
     tenant: str,
     *,
-    priority: Priority = Priority.INTERACTIVE,
-    deadline: float | None = None,
+    controls: Mapping[str, Any] = MappingProxyType({}),
     partial: bool = False,
     inside: str = "",
 ) -> InferenceRequest:
-    """`body` as a request; `inside` names where it was found, for error messages. Raises `BadRequest`."""
+    """`body` as a request; its `k9` object wins over `controls`, but privacy is the stricter of the two.
+
+    `inside` names where the body was found, for error messages. Raises `BadRequest`.
+    """
     _valid(shapes.BODIES[operation], body, inside)
-    controls = body.pop("k9", None) or {}
-    priority = Priority(controls.get("priority", priority))
+    said = body.pop("k9", None) or {}
+    wishes = {**controls, **said}
+    if Privacy.LOCAL_ONLY in (controls.get("privacy"), said.get("privacy")):
+        wishes["privacy"] = Privacy.LOCAL_ONLY
+    priority = Priority(wishes.get("priority", Priority.INTERACTIVE))
+    task_type, kind = wishes.get("task_type"), wishes.get("kind")
     request = InferenceRequest(
         operation=operation,
         model=body["model"],
         body=body,
         tenant=tenant,
         priority=priority,
-        deadline=controls.get("deadline", deadline),
+        deadline=wishes.get("deadline"),
         partial=partial,
+        task_type=None if task_type is None else TaskType(task_type),
+        strategy=wishes.get("strategy"),
+        privacy=Privacy(wishes.get("privacy", Privacy.ANY)),
+        kind=None if kind is None else Kind(kind),
     )
     if body.get("stream_options") is not None and not request.stream:
         raise BadRequest("`stream_options` is allowed only with `stream: true`.", param="stream_options")
@@ -88,15 +119,18 @@ def _header_controls(headers: Iterable[tuple[bytes, bytes]]) -> dict[str, Any]:
     for name, value in headers:
         if not name.startswith(b"x-k9-"):
             continue
-        text = value.decode("latin-1").strip()
-        if name == b"x-k9-priority":
-            controls["priority"] = _header(shapes.PRIORITY, "X-K9-Priority", text)
-        elif name == b"x-k9-deadline":
-            controls["deadline"] = _header(shapes.DEADLINE, "X-K9-Deadline", text)
-        else:
+        shown = name.decode("latin-1").title()
+        control = shown.removeprefix("X-K9-").lower().replace("-", "_")
+        if control not in shapes.CONTROLS:
             # A control such as a privacy class must never be dropped in silence.
-            shown = name.decode("latin-1")
             raise UnsupportedParameter(f"The header {shown} is not understood here. Remove it.", param=shown)
+        said = _header(shapes.CONTROLS[control], shown, value.decode("latin-1").strip())
+        before = controls.setdefault(control, said)
+        if before == said:
+            continue
+        if control != "privacy":
+            raise BadRequest(f"The header {shown} is given twice, with different values.", param=shown)
+        controls[control] = Privacy.LOCAL_ONLY  # a proxy may add its own to the caller's
     return controls
 
 
@@ -180,9 +214,5 @@ def _problem(problem: ErrorDetails) -> str:
         case "no_content":
             return problem["msg"]
         case _:
-            text = problem["msg"]
-            return (
-                "should" + text.removeprefix("Input should")
-                if text.startswith("Input should")
-                else "is not valid"
-            )
+            subject, should, what = problem["msg"].partition(" should ")
+            return f"should {what}" if should and subject in ("Input", "String") else "is not valid"

@@ -6,13 +6,13 @@ no boolean. Lists stop at their first bad item, so that a bad body cannot cost m
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Required
+from typing import Annotated, Any, Literal, Required, get_type_hints
 
 from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter
 from pydantic_core import PydanticCustomError
 from typing_extensions import TypedDict  # pydantic takes typing's own only from Python 3.12
 
-from k9_broker.requests import Operation, Priority
+from k9_broker.requests import Operation
 
 MAX_INPUTS = 2048
 """Embedding inputs in one interactive request, as OpenAI has it."""
@@ -72,6 +72,21 @@ class Controls(TypedDict, total=False):
     __pydantic_config__ = CLOSED  # type: ignore[misc]
     priority: Literal["interactive", "batch"]
     deadline: Seconds
+    strategy: Annotated[str, Field(min_length=1, max_length=80)]
+    task_type: Literal[
+        "qa",
+        "code_generation",
+        "code_completion",
+        "code_refactor_review",
+        "reasoning",
+        "creative_writing",
+        "summarization",
+        "extraction_classification",
+        "translation",
+        "chat",
+    ]
+    privacy: Literal["any", "local-only"]
+    kind: Literal["local", "cloud"]
 
 
 class _Body(TypedDict, total=False):
@@ -85,7 +100,7 @@ class _Generation(_Body, total=False):
     stream: bool | None
     stream_options: StreamOptions | None
     max_tokens: Annotated[int, Field(ge=0)] | None
-    n: Count | None
+    n: Annotated[int, Field(ge=1, le=128)] | None
     temperature: Annotated[Number, Field(ge=0)] | None
     top_p: Annotated[float, Field(ge=0, le=1)] | None
     frequency_penalty: Number | None
@@ -139,8 +154,10 @@ BODIES: dict[Operation, TypeAdapter[Any]] = {
     Operation.EMBEDDINGS: TypeAdapter(EmbeddingBody),
 }
 JOB: TypeAdapter[Any] = TypeAdapter(JobBody)
-DEADLINE: TypeAdapter[float] = TypeAdapter(Seconds)
-PRIORITY: TypeAdapter[Priority] = TypeAdapter(Priority)
+CONTROLS: dict[str, TypeAdapter[Any]] = {
+    name: TypeAdapter(hint) for name, hint in get_type_hints(Controls, include_extras=True).items()
+}
+"""What stands in the `k9` object, one by one: each is a header too, `X-K9-Task-Type` for `task_type`."""
 
 ENDPOINTS = {
     Operation.CHAT: "/v1/chat/completions",

@@ -1,14 +1,19 @@
 -- claim: give a worker the right to run one generation of a job.
 -- KEYS  1 job record
 -- ARGV  1 id · 2 generation · 3 token · 4 lease seconds · 5 worker · 6 seconds kept · 7 error if expired
--- Gives {'claimed', field, value, …}, {'superseded'} or {'expired'}. The same token may ask again.
+--       8 the worker's kind · 9 error if the job is local-only and the worker is not local
+-- Gives {'claimed', field, value, …}, {'superseded'}, {'expired'} or {'private'}. The same token may ask again.
 local job, id, token = KEYS[1], ARGV[1], ARGV[3]
-local h = redis.call('HMGET', job, 'state', 'generation', 'token', 'queue', 'backend', 'deadline_at')
+local h = redis.call('HMGET', job, 'state', 'generation', 'token', 'queue', 'backend', 'deadline_at', 'privacy')
 if h[1] == 'running' and h[3] == token then
   return { 'claimed', unpack(redis.call('HGETALL', job)) }
 end
 if h[1] ~= 'queued' or h[2] ~= ARGV[2] then
   return { 'superseded' }
+end
+if h[7] == 'local-only' and ARGV[8] ~= 'local' then
+  end_job(job, id, 'failed', ARGV[6], ARGV[9])
+  return { 'private' }
 end
 local now = clock()
 if tonumber(h[6]) <= now then

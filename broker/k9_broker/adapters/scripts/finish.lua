@@ -1,12 +1,13 @@
 -- finish: record the outcome of a claimed job.
 -- KEYS  1 job record
--- ARGV  1 id · 2 token · 3 state · 4 seconds kept · 5 error or '' · then fields and values of the record
+-- ARGV  1 id · 2 token · 3 state · 4 seconds kept · 5 error or '' · 6 nano-dollars, or '' when not known
+--       then fields and values of the record
 -- Gives 1, or 0 when the claim is superseded. Repeating it is harmless.
 local job = KEYS[1]
 local h = redis.call('HMGET', job, 'state', 'token')
 if h[2] ~= ARGV[2] then return 0 end
 if h[1] == ARGV[3] then return 1 end
 if h[1] ~= 'running' then return 0 end
-if #ARGV > 5 then redis.call('HSET', job, unpack(ARGV, 6)) end
-end_job(job, ARGV[1], ARGV[3], ARGV[4], ARGV[5])
+if #ARGV > 6 then redis.call('HSET', job, unpack(ARGV, 7)) end
+end_job(job, ARGV[1], ARGV[3], ARGV[4], ARGV[5], ARGV[6])
 return 1

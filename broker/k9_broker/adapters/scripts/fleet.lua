@@ -1,6 +1,6 @@
 -- fleet: every worker that announced itself lately, and the depths of every backend they name.
 -- KEYS  1 workers
--- Gives {now, workers, depths}: per worker its expiry and announcement; per backend its name, in-flight,
+-- Gives {now, workers, depths}: per worker its expiry and announcement; per backend `kind.name`, in-flight,
 --       then waiting and the oldest job's age in seconds (interactive, then batch).
 local now = clock()
 local workers, depths, seen = {}, {}, {}
@@ -11,12 +11,13 @@ for i = 1, #nodes, 2 do
     workers[#workers + 1] = nodes[i + 1]
     workers[#workers + 1] = text
     local said = cjson.decode(text)
-    if not seen[said.backend] then
-      seen[said.backend] = true
-      depths[#depths + 1] = said.backend
+    local place = said.kind .. '.' .. said.backend -- a backend may have moved: its old queues are not its depth
+    if not seen[place] then
+      seen[place] = true
+      depths[#depths + 1] = place
       depths[#depths + 1] = redis.call('ZCOUNT', 'k9:leases:' .. said.backend, instant(now), '+inf')
       for _, priority in ipairs({ 'interactive', 'batch' }) do
-        local index = 'k9:waiting:k9.' .. said.kind .. '.' .. said.backend .. '.' .. priority
+        local index = 'k9:waiting:k9.' .. place .. '.' .. priority
         depths[#depths + 1] = redis.call('ZCARD', index)
         local first = redis.call('ZRANGE', index, 0, 0)[1]
         local created = first and redis.call('HGET', 'k9:job:' .. first, 'created_at')

@@ -2,6 +2,9 @@
 -- Keys that depend on a record (its queue's index, its backend's leases) are derived here, so K-9
 -- needs one Redis, not a Redis Cluster; Celery's transport needs the same.
 
+local SPENT_KEPT = 40 * 86400 -- longer than any deadline, so that late jobs find the account of their day
+local USAGE_KEPT = 400 * 86400
+
 local function clock()
   local t = redis.call('TIME')
   return tonumber(t[1]) + tonumber(t[2]) / 1000000
@@ -44,8 +47,72 @@ local function enqueue(queue, id, place, head, middle, tail)
   redis.call(place == 'front' and 'RPUSH' or 'LPUSH', queue, head .. queue .. middle .. text .. tail)
 end
 
--- The one way a job ends: every index forgets it, the relay says so, waiters wake, retention begins.
-local function end_job(job, id, state, keep, fault)
+-- A string as it stands inside a JSON string.
+local function in_json(text)
+  return string.sub(cjson.encode(text), 2, -2)
+end
+
+-- Days are counted in UTC since 1970.
+local function today()
+  return string.format('%.0f', math.floor(clock() / 86400))
+end
+
+local function spent_today(tenant)
+  return tonumber(redis.call('GET', 'k9:spent:' .. tenant .. ':' .. today()) or '0')
+end
+
+-- Set money aside on a tenant's account of today, and tell which that is.
+local function reserve(tenant, cost)
+  local account = 'k9:spent:' .. tenant .. ':' .. today()
+  redis.call('INCRBY', account, string.format('%.0f', cost))
+  redis.call('EXPIRE', account, SPENT_KEPT)
+  return account
+end
+
+-- Put what a job cost in place of what was set aside for it, and on its tenant's usage of today.
+-- Of a job whose cost nobody can tell, what was set aside counts if it ever ran, else nothing.
+local function settle(job, cost)
+  local h = redis.call('HMGET', job, 'account', 'cost', 'tenant', 'kind', 'model', 'started_at',
+    'prompt_tokens', 'completion_tokens', 'cloud_cost')
+  if not h[3] then return end
+  local aside = tonumber(h[2] or '')
+  local final = tonumber(cost or '')
+  if not final and aside then
+    final = h[6] and aside or 0
+  end
+  if final then
+    if h[1] then
+      if redis.call('EXISTS', h[1]) == 1 then
+        redis.call('INCRBY', h[1], string.format('%.0f', final - aside))
+      end
+    elseif final > 0 then
+      redis.call('HSET', job, 'account', reserve(h[3], final))
+    end
+    redis.call('HSET', job, 'cost', string.format('%.0f', final))
+  end
+  if not h[6] then return end
+  local usage, of = 'k9:usage:' .. today() .. ':' .. h[3], ' ' .. h[4] .. ' ' .. h[5]
+  local function add(what, amount)
+    if amount and amount ~= 0 then
+      redis.call('HINCRBY', usage, what .. of, string.format('%.0f', amount))
+    end
+  end
+  add('jobs', 1)
+  add('prompt', tonumber(h[7] or ''))
+  add('completion', tonumber(h[8] or ''))
+  add('cost', final)
+  local cloud = tonumber(h[9] or '')
+  if cloud and final then
+    add('compared', final)
+    add('cloud', cloud)
+  end
+  redis.call('EXPIRE', usage, USAGE_KEPT)
+end
+
+-- The one way a job ends: every index forgets it, the relay says so, money is settled, waiters wake,
+-- retention begins.
+local function end_job(job, id, state, keep, fault, cost)
+  settle(job, cost)
   local h = redis.call('HMGET', job, 'queue', 'backend', 'operation')
   redis.call('HSET', job, 'state', state, 'ended_at', instant(clock()))
   if fault ~= '' then redis.call('HSET', job, 'error', fault) end

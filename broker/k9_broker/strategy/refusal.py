@@ -1,0 +1,91 @@
+"""What to tell a caller whose request nobody may take: a pure rule over the decision's removals."""
+
+from __future__ import annotations
+
+from k9_broker.errors import (
+    BackendUnavailable,
+    BudgetExhausted,
+    ContextTooLong,
+    K9Error,
+    ModelNotFound,
+    PrivacyRefused,
+    QueueFull,
+    UnsupportedParameter,
+)
+from k9_broker.requests import InferenceRequest
+from k9_broker.snapshot import retry_after
+from k9_broker.strategy import filters
+from k9_broker.strategy.admission import FULL, NO_MONEY, NO_PRICE, Admission
+from k9_broker.strategy.decision import Decision
+
+_UNABLE = {
+    filters.NO_TOOLS: ("tools", "tools"),
+    filters.NO_SCHEMA: ("a JSON schema for the answer", "response_format"),
+    filters.NO_VISION: ("images", "messages"),
+    filters.NO_STREAM: ("streaming", "stream"),
+    filters.NO_DIMENSIONS: ("these dimensions", "dimensions"),
+    filters.ANSWER_TOO_LONG: ("so long an answer", "max_tokens"),
+}
+
+
+def refusal(request: InferenceRequest, decision: Decision) -> K9Error:
+    """The error for a decision without candidates: about whatever came closest to taking the request."""
+    reasons = {removal.reason for removal in decision.removals}
+    if not reasons:
+        return BackendUnavailable(
+            "No backend has joined yet. Start a worker: `k9 worker --backend NAME`, or everything: `k9 up`.",
+            param="model",
+            retry_after=5,
+        )
+    if filters.NO_WORKER in reasons:
+        return BackendUnavailable(param="model", retry_after=5)
+    if filters.LOCAL_ONLY in reasons:
+        return PrivacyRefused(
+            f"This request may go to local backends only ({_who(decision)}), and no local backend serves "
+            f"the model {request.model!r}. Start one that does, or ask for another model."
+        )
+    if filters.WRONG_KIND in reasons:
+        return ModelNotFound(
+            f"No {request.kind} backend serves the model {request.model!r}. See /v1/models.", param="model"
+        )
+    if filters.TOO_LONG in reasons:
+        return ContextTooLong(
+            f"The prompt (about {decision.prompt_tokens} tokens) and the tokens asked for do not fit the "
+            "context of any model that could be used. Shorten the prompt.",
+            param="input" if "input" in request.body else "messages",
+        )
+    for reason, (what, param) in _UNABLE.items():
+        if reason in reasons:
+            return UnsupportedParameter(
+                f"No model that could be used supports {what}. Ask for another model; see /v1/models.",
+                param=param,
+            )
+    if filters.NOT_CAPABLE in reasons:
+        return ModelNotFound(
+            f"No backend offers {request.operation} with the model {request.model!r}. "
+            "See /v1/queues for what each can do.",
+            param="model",
+        )
+    return ModelNotFound(
+        f"No backend serves the model {request.model!r}. See /v1/models for what is served.", param="model"
+    )
+
+
+def turned_away(decision: Decision, admission: Admission) -> K9Error:
+    """The error for a decision whose candidates admission passed over, every one, as `submit` raises it."""
+    reasons = {reason for _, reason in admission.passed}
+    if FULL not in reasons and reasons & {NO_MONEY, NO_PRICE}:
+        return BudgetExhausted()
+    return QueueFull(retry_after=retry_after(min(one.wait for one in decision.candidates)))
+
+
+def _who(decision: Decision) -> str:
+    """`detector: email` and the like: what makes it local, without what was found."""
+    return ", ".join(_SAID.get(by, by.replace(":", " ", 1)) for by in decision.privacy_by)
+
+
+_SAID = {
+    "caller": "the caller wants it",
+    "tenant": "its tenant's rule",
+    "default": "the default of this broker",
+}
