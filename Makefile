@@ -8,7 +8,7 @@ export K9_STATE_DIR   ?= $(CURDIR)/.k9
 export K9_EMBED_MODEL ?= $(CURDIR)/.k9/models/minilm
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test test-quick check format bench clean
+.PHONY: help demo demo-routing test test-quick check format bench clean
 
 help:            ## Show the commands
 	@grep -E '^[a-z-]+: *.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -26,6 +26,9 @@ $(VENV)/dev: $(VENV)/k9
 
 demo: $(VENV)/k9  ## Install, start K-9, embed some thousands of real texts through the queue, search them
 	$(BIN)/k9 demo
+
+demo-routing: $(VENV)/k9  ## Where prompts of all kinds go under each strategy, why, and what it costs
+	$(BIN)/k9 demo-routing
 
 test: $(VENV)/dev  ## Install and pass all tests (about ten minutes on two cores)
 	$(BIN)/k9 model fetch minilm
