@@ -127,7 +127,7 @@ class World:
         self.jobs: list[Job] = []
         self.claims: list[Claim] = []
 
-    async def snapshot(self) -> Snapshot:
+    async def snapshot(self, *, fresh: bool = False) -> Snapshot:
         return self.hall.views[self.name]
 
     def admitted(self, backend: str, priority: Priority) -> None:

@@ -161,18 +161,18 @@ def test_long_beginnings_of_matches_take_linear_time(text: str) -> None:
     assert time.process_time() - started < MOST_SECONDS
 
 
-def test_tables_of_numbers_take_as_long_as_prose() -> None:
-    """Every row differs, so nothing that is remembered about one helps with the next."""
+def test_tables_of_numbers_are_read_quickly() -> None:
+    """Over a million characters. Every row differs: remembering one would not help with the next."""
     chance = random.Random(3)
     rows = [
         ",".join([f"{chance.uniform(-100, 100):.6f}", f"{chance.random()}", str(chance.randrange(10**9))])
-        for _ in range(7_000)
+        for _ in range(28_000)
     ]
     text = "\n".join(rows)
     EVERY.find([text[:1_000]])
     started = time.process_time()
     assert EVERY.find([text]) == ()
-    assert time.process_time() - started < 0.4
+    assert time.process_time() - started < 0.7
 
 
 @pytest.mark.parametrize("form", [form for form in FORMS if form.needles], ids=lambda form: form.check)

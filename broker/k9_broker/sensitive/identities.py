@@ -16,6 +16,9 @@ from k9_broker.sensitive.reading import MOST_CANDIDATES, Reading
 _BEFORE = r"(?<!\w)(?<![0-9][.,/+:=-])(?<!\w[/-])"
 _AFTER = r"(?!\w)(?![.,/:=-][0-9])(?!-\w)"
 
+_MOST_ALONE = 10 * MOST_CANDIDATES
+"""A number told by its form alone is sought for longer: where so many fail, the text is a table of others."""
+
 
 class _Sought:
     """A form with its expressions compiled."""
@@ -59,7 +62,7 @@ def _outlined_found(reading: Reading) -> bool:
         if not needles.isdisjoint(sought.form.needles)
         if sought.names is None or sought.names.may_stand_in(reading.lower_text)
         for needle in needles.intersection(sought.form.needles)
-        for match in islice(reading.begin_with(needle, sought.shape), MOST_CANDIDATES)
+        for match in islice(reading.begin_with(needle, sought.shape), _MOST_ALONE)
     )
 
 
