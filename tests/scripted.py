@@ -71,7 +71,7 @@ class Scripted:
     async def ended(self) -> dict[object, int]:
         return {}
 
-    async def snapshot(self) -> Snapshot:
+    async def snapshot(self, *, fresh: bool = False) -> Snapshot:
         return Snapshot((VIEW,))
 
     def admitted(self, backend: str, priority: Priority) -> None:

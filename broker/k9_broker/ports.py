@@ -167,8 +167,8 @@ class Fleet(Protocol):
         """How many jobs have ended, over all processes, by backend, operation and state."""
         ...
 
-    async def snapshot(self) -> Snapshot:
-        """The fleet now, at most some tens of milliseconds old."""
+    async def snapshot(self, *, fresh: bool = False) -> Snapshot:
+        """The fleet, at most some tens of milliseconds old; `fresh`: as the store has it now."""
         ...
 
     def admitted(self, backend: str, priority: Priority) -> None:

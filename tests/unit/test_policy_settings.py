@@ -151,7 +151,7 @@ RULE = '[[rules]]\nname = "r"\n'
         (STRATEGY + "weights = { cost = 0 }", "strategies", "weighs nothing"),
         (STRATEGY + "weights = { price = 1 }", "strategies.0.weights", "use preference, adequacy, cost"),
         (STRATEGY + "weights = { cost = -1 }", "strategies.0.weights.cost", "greater than or equal to 0"),
-        (STRATEGY + "weights = { cost = inf }", "strategies.0.weights.cost", "finite"),
+        (STRATEGY + "weights = { cost = inf }", "strategies.0.weights.cost", "less than"),
         (STRATEGY + "near = 2", "strategies.0.near", "less than or equal to 1"),
         (STRATEGY + 'rules = [{ prefer = "" }]', "strategies.0.rules.0.prefer.0", "such as `local small`"),
         (STRATEGY + "rules = [{ prefer = [[]] }]", "strategies.0.rules.0.prefer.0", "such as `local small`"),

@@ -31,7 +31,7 @@ async def plan(request: Request) -> Response:
     tenant = here.keys.tenant(request)
     raw = await read_body(request, here.max_body_bytes)
     asked = ingress.parse_any(raw, request.scope["headers"], tenant)
-    snapshot = await here.broker.fleet.snapshot()
+    snapshot = await here.broker.fleet.snapshot(fresh=True)  # as admission would see it
     decision = await here.decide(asked, snapshot)
     spent = 0 if decision.budget is None else await here.broker.ledger.spent(tenant)
     admission = choose(decision, snapshot, asked.priority, spent)

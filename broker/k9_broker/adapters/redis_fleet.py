@@ -64,8 +64,8 @@ class RedisFleet:
         named = {tuple(name.decode().split()): int(count) for name, count in counts.items()}
         return {(where, Operation(what), JobState(how)): n for (where, what, how), n in named.items()}
 
-    async def snapshot(self) -> Snapshot:
-        if time.monotonic() - self._taken > _FRESH:
+    async def snapshot(self, *, fresh: bool = False) -> Snapshot:
+        if fresh or time.monotonic() - self._taken > _FRESH:
             # All who ask meanwhile share one outcome, so that a silent Redis costs each one wait, not many.
             if self._taking is None:
                 self._taking = asyncio.create_task(self._take())
