@@ -47,6 +47,18 @@ def test_any_text_is_taken(texts: list[str]) -> None:
     assert all(type(category) is Category for category in present)
 
 
+@given(
+    st.lists(
+        st.sampled_from(sorted(SAMPLES.values())) | HARMLESS | st.lists(PIECES, max_size=20).map("".join),
+        max_size=12,
+    )
+)
+@settings(max_examples=400, deadline=None)
+def test_texts_are_read_together_as_one_by_one(texts: list[str]) -> None:
+    alone = {category for text in texts for category in EVERY.find([text])}
+    assert EVERY.find(texts) == tuple(sorted(alone))
+
+
 @given(st.text(st.characters(), max_size=200))
 @settings(max_examples=200, deadline=None)
 def test_lone_surrogates_and_controls_are_taken(text: str) -> None:

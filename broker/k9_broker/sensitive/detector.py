@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from k9_broker.sensitive import banking, emails, identities, keys, phones, private_keys
 from k9_broker.sensitive.categories import Category
@@ -42,12 +42,38 @@ class Detector:
         """
         left = dict(self._finders)
         present: list[Category] = []
-        for text in texts:
+        for page in _pages(texts):
+            suspected = _found_in(_APART.join(page), left)
+            if len(page) > 1 and suspected:  # perhaps only for what stands in the text beside it
+                suspected = [
+                    each for each in suspected if any(_found_in(text, {each: left[each]}) for text in page)
+                ]
+            present += suspected
+            for category in suspected:
+                del left[category]
             if not left:
                 break
-            reading = Reading(text)
-            here = [category for category, found in left.items() if found(reading)]
-            present += here
-            for category in here:
-                del left[category]
         return tuple(sorted(present))
+
+
+_APART = "\n\n\n"
+_PAGE = 16_000
+"""Characters of short texts that are looked through in one go: most have nothing, and each look costs."""
+
+
+def _pages(texts: Iterable[str]) -> Iterator[list[str]]:
+    page: list[str] = []
+    size = 0
+    for text in texts:
+        if page and size + len(text) > _PAGE:
+            yield page
+            page, size = [], 0
+        page.append(text)
+        size += len(text)
+    if page:
+        yield page
+
+
+def _found_in(text: str, finders: Mapping[Category, Callable[[Reading], bool]]) -> list[Category]:
+    reading = Reading(text)
+    return [category for category, found in finders.items() if found(reading)]
