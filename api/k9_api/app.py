@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
@@ -29,6 +30,8 @@ from k9_api.routes import (
 from k9_broker.settings import JobSettings, Settings
 from k9_broker.strategy.engine import Router
 
+log = logging.getLogger(__name__)
+
 Opener = Callable[[str, JobSettings], Awaitable[Broker]]
 
 
@@ -46,6 +49,10 @@ def create_app(settings: Settings, redis_url: str, *, opener: Opener = open_redi
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        for (
+            name
+        ) in settings.unknown_tenants:  # a slip of the pen would leave its privacy or budget without effect
+            log.warning("k9.toml speaks of the tenant %r, which no key in K9_API_KEYS names", name)
         router.warm_up()  # now: no request waits for it, and a broken installation fails at once
         broker = await opener(redis_url, settings.jobs)
         app.state.context = Context(broker, router, Keys(settings.keys), settings.api.max_body_bytes)

@@ -21,6 +21,8 @@ from k9_broker.tokens import strings
 
 LONG = 100_000
 """Characters that take some milliseconds to look through."""
+EACH = 200
+"""As many characters as a text takes to look through beside its own."""
 
 
 class Broker(Protocol):
@@ -48,10 +50,10 @@ class Context:
     max_body_bytes: int
 
     async def decide(self, asked: InferenceRequest, snapshot: Snapshot) -> Decision:
-        """`Router.decide`; for a long text in a thread, so that others are served meanwhile."""
-        if sum(map(len, strings(asked.body))) < LONG:
-            return self.router.decide(asked, snapshot)
-        return await asyncio.to_thread(self.router.decide, asked, snapshot)
+        """`Router.decide`; for long or many texts in a thread, so that others are served meanwhile."""
+        if _long(asked):
+            return await asyncio.to_thread(self.router.decide, asked, snapshot)
+        return self.router.decide(asked, snapshot)
 
     async def submit(self, asked: InferenceRequest, job_id: str, waiter: str | None) -> Job:
         """Decide and queue; raises what `k9_broker.submit` raises."""
@@ -66,6 +68,15 @@ class Context:
         metrics.SUBMITTED.labels(job.operation, job.backend, job.priority).inc()
         metrics.DECISIONS.labels(job.strategy, job.task_type, job.kind).inc()
         return job
+
+
+def _long(asked: InferenceRequest) -> bool:
+    left = LONG
+    for text in strings(asked.body):
+        left -= len(text) + EACH
+        if left <= 0:
+            return True
+    return False
 
 
 def context(request: Request) -> Context:

@@ -63,7 +63,7 @@ def place(job: Job, snapshot: Snapshot) -> dict[str, Any]:
     for backend in snapshot.backends:
         if backend.name == job.backend:
             wait = backend.estimated_wait(job.priority)
-            position = backend.waiting.get(job.priority, 0) + 1
+            position = max(1, backend.waiting.get(job.priority, 0))  # the job itself is one of them
             return {"position": position, "estimated_wait_seconds": round(wait, 3)}
     return {}
 

@@ -24,6 +24,13 @@ EMBEDDING = re.compile(
     r"embed|minilm|all-mpnet|sentence-t5|instructor-(?:base|large|xl)|ada-002"
     r"|(?<![a-z0-9])(?:bge|e5|gte|gtr|labse|stella|voyage)(?=[-_])"
 )
+SPECIAL = re.compile(
+    r"(?<![a-z0-9])(?:dall-e|image|sora|diffusion|whisper|transcribe|tts|gpt-(?:4o-)?(?:mini-)?audio|realtime"
+    r"|moderation|rerank(?:er)?|computer-use|deep-research|search-(?:preview|api)|codex"
+    r"|(?:o1|o3|gpt-5(?:\.\d)?)-pro|babbage-002|davinci-002|gpt-3\.5-turbo-instruct)(?![a-z0-9])"
+)
+"""Models for pictures, sound, ranking and the like, those that only continue a text, and OpenAI's
+that answer at none of the endpoints K-9 calls: a cloud lists them all beside its chat models."""
 CODE = re.compile(r"(?<!en)(?<!de)code|devstral")
 SMALL = re.compile(r"(?<![a-z0-9])(?:mini|haiku|nano|flash|small|lite|gpt-3\.?5)(?![a-z0-9])")
 _BILLIONS = re.compile(r"(?<![a-z0-9.])(?:(\d+)x|e)?(\d+(?:\.\d+)?)b(?![a-z0-9])")
@@ -50,6 +57,7 @@ def guess(model: str, backend: Backend) -> ModelCard:
 
     | the name | operations | tags | quality |
     |---|---|---|---|
+    | of a model that is not for chat | | special | |
     | of an embedding model | embeddings, if the backend can | embedding | |
     | a number of parameters | | small up to 13B, else large | `quality_of_size` |
     | mini, haiku, nano, flash, small, lite | | small | 0.65 in a cloud |
@@ -60,6 +68,8 @@ def guess(model: str, backend: Backend) -> ModelCard:
     begin with `fake-`, do everything whatever they are called.
     """
     name = model.lower()
+    if SPECIAL.search(name):
+        return ModelCard(tags=("special",))
     if EMBEDDING.search(name):
         can = not backend.operations or Operation.EMBEDDINGS in backend.operations
         only = can and not name.startswith("fake-")

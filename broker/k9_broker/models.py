@@ -5,11 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from k9_broker.requests import Operation
+from k9_broker.requests import Kind, Operation
 
-Tag = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,31}$")]
+
+def _no_kind(tag: str) -> str:
+    if tag in frozenset(Kind):
+        raise ValueError(f"{tag!r} says where a backend is, not what a model is; it cannot be a tag")
+    return tag
+
+
+Tag = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,31}$"), AfterValidator(_no_kind)]
 Dollars = Annotated[float, Field(ge=0, le=1e6)]
 
 
@@ -36,7 +43,8 @@ class ModelCard(BaseModel):
     quality: float | None = Field(default=None, ge=0, le=1)
     """How strong it is, from 0 to 1: about 0.45 for a 7-8B model of today, 0.9 for the strongest."""
     tags: tuple[Tag, ...] = ()
-    """Words that strategies prefer it by: `small`, `large`, `code`, `embedding`, or the operator's own."""
+    """Words that strategies prefer it by: `small`, `large`, `code`, `embedding`, or the operator's own.
+    A `special` model has a purpose of its own, and takes only requests that name it."""
     input_usd: Dollars | None = None
     output_usd: Dollars | None = None
     cached_input_usd: Dollars | None = None

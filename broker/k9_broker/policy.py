@@ -32,8 +32,8 @@ def _listed(value: Any) -> Any:
 
 def _selector(value: Any) -> Any:
     words = value.split() if isinstance(value, str) else value
-    if not words:  # it would fit every place
-        raise ValueError("a selector needs at least one word, such as `local small`")
+    if not words or not isinstance(words, list | frozenset):  # without a word it would fit every place
+        raise ValueError("a selector is one word or more, such as `local small`")
     return frozenset(words)
 
 
@@ -53,9 +53,22 @@ def _not_ours(name: str) -> str:
 
 
 _ModelName = Annotated[str, Field(min_length=1)]
-Aliases = dict[
-    Annotated[_ModelName, AfterValidator(_not_ours)],
-    Annotated[tuple[_ModelName, ...], BeforeValidator(_listed), Field(min_length=1)],
+
+
+def _name_models(aliases: dict[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
+    for name, models in aliases.items():
+        for model in models:
+            if model in aliases and model != name:
+                raise ValueError(f"{name!r} stands for {model!r}, which is an alias itself; name its models")
+    return aliases
+
+
+Aliases = Annotated[
+    dict[
+        Annotated[_ModelName, AfterValidator(_not_ours)],
+        Annotated[tuple[_ModelName, ...], BeforeValidator(_listed), Field(min_length=1)],
+    ],
+    AfterValidator(_name_models),
 ]
 """Names callers may use, and the models each stands for."""
 
@@ -78,6 +91,14 @@ class When(_Table):
     tokens_under: int | None = Field(default=None, ge=0)
     needs_strong_over: Share | None = None
     needs_strong_under: Share | None = None
+
+    @model_validator(mode="after")
+    def _can_hold(self) -> When:
+        for over, under in ("tokens_over", "tokens_under"), ("needs_strong_over", "needs_strong_under"):
+            least, most = getattr(self, over), getattr(self, under)
+            if least is not None and most is not None and least >= most:
+                raise ValueError(f"{over} must be less than {under}, or it never holds")
+        return self
 
     def holds(
         self, request: InferenceRequest, task_type: TaskType | None, needs_strong: float, tokens: int
@@ -182,6 +203,8 @@ class Policy(_Table):
 
     strategy: Name = "task-type"
     """The default."""
+    embedding_model: str | None = Field(default=None, min_length=1)
+    """What `auto` embeds with; `None`: what it embedded with before."""
     strong_above: Share = 0.45
     """`needs_strong` scores above it ask for a strong model."""
     strong_quality: Share = 0.75

@@ -117,7 +117,7 @@ class InferenceRequest:
     def load(cls, raw: bytes) -> Self:
         data = from_json(raw)
         for name, noun in _NOUNS.items():
-            if data[name] is not None:
+            if data.get(name) is not None:  # what an older version queued does not have every field
                 data[name] = noun(data[name])
         return cls(**data)
 

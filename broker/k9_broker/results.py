@@ -61,16 +61,24 @@ class Usage:
 
     @classmethod
     def from_openai(cls, usage: Mapping[str, Any] | None) -> Self:
-        """Reads `usage` as any OpenAI-compatible server writes it: keys may be absent or null."""
+        """Reads `usage` as any OpenAI-compatible server writes it: keys may be absent or null.
+
+        Money is made of these numbers, so what no answer can have is brought to what it can.
+        """
         usage = usage or {}
         prompt_details = usage.get("prompt_tokens_details") or {}
         completion_details = usage.get("completion_tokens_details") or {}
+        prompt, completion = _count(usage.get("prompt_tokens")), _count(usage.get("completion_tokens"))
         return cls(
-            prompt=int(usage.get("prompt_tokens") or 0),
-            completion=int(usage.get("completion_tokens") or 0),
-            cached=int(prompt_details.get("cached_tokens") or 0),
-            reasoning=int(completion_details.get("reasoning_tokens") or 0),
+            prompt=prompt,
+            completion=completion,
+            cached=_count(prompt_details.get("cached_tokens"), prompt),
+            reasoning=_count(completion_details.get("reasoning_tokens")),
         )
+
+
+def _count(told: Any, most: int = 10**9) -> int:
+    return min(max(0, int(told or 0)), most)
 
 
 @dataclass(frozen=True, slots=True)

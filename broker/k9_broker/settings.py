@@ -13,10 +13,12 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic_core import ErrorDetails
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
+    SettingsError,
     TomlConfigSettingsSource,
 )
 
@@ -68,6 +70,8 @@ class RoutingSettings(BaseModel):
 
     strategy: Name = "task-type"
     """The strategy of requests that name none."""
+    embedding_model: str | None = Field(default=None, min_length=1)
+    """What `auto` embeds with; default: the local embedding model it first found, and that one ever after."""
     strong_above: float = Field(default=0.45, ge=0, le=1)
     """`needs_strong` scores above it ask for a strong model."""
     strong_quality: float = Field(default=0.75, ge=0, le=1)
@@ -191,6 +195,12 @@ class Settings(BaseSettings):
         return {key.strip(): tenant.strip() for tenant, _, key in pairs}
 
     @property
+    def unknown_tenants(self) -> list[str]:
+        """Tenants that tables and rules speak of and no API key names; none when there are no keys."""
+        spoken_of = {*self.tenants, *(name for rule in self.rules for name in rule.when.tenant)}
+        return sorted(spoken_of - set(self.keys.values())) if self.api_keys else []
+
+    @property
     def model_folder(self) -> Path:
         return self.embed_model or self.state_dir / "models" / "minilm"
 
@@ -225,12 +235,26 @@ def load_settings(**overrides: Any) -> Settings:
     try:
         return Settings(**overrides)
     except ValidationError as error:
-        lines = [
-            f"  {'.'.join(str(part) for part in problem['loc']) or 'k9.toml'}: {problem['msg']}"
-            for problem in error.errors(include_url=False, include_input=False)
-        ]
+        lines = [_line(problem) for problem in error.errors(include_url=False, include_input=False)]
         raise ConfigurationError(
             f"The configuration ({path or 'environment'}) is not valid:\n" + "\n".join(lines)
         ) from None
+    except SettingsError as error:
+        raise ConfigurationError(
+            f"A K9_ variable cannot be read: {error}. Lists and tables in variables are JSON, "
+            """as in K9_PRIVACY__WORDS='["one", "two"]'."""
+        ) from None
     except (ValueError, OSError) as error:  # tomllib's and pydantic-settings' own are ValueErrors
         raise ConfigurationError(f"{path or 'The environment'} cannot be read: {error}") from None
+
+
+def _line(problem: ErrorDetails) -> str:
+    """The key and the fix. What concerns the whole names its key itself."""
+    match problem["type"]:
+        case "extra_forbidden":
+            fix = "there is no such setting; correct its spelling (a name with a dot in it needs quotes)"
+        case "tuple_type":
+            fix = "it should be a list"
+        case _:
+            fix = problem["msg"].removeprefix("Value error, ")
+    return "  " + ": ".join(filter(None, (".".join(map(str, problem["loc"])), fix)))

@@ -53,16 +53,19 @@ class Snapshot:
     """All backends, in configuration order."""
 
     backends: tuple[BackendView, ...] = ()
+    embedding_model: str | None = None
+    """What `auto` has embedded with so far."""
 
     def admitted(self, backend: str, priority: Priority) -> Snapshot:
         """The same fleet with one more job waiting at `backend`."""
-        return Snapshot(
-            tuple(
+        return replace(
+            self,
+            backends=tuple(
                 replace(view, waiting={**view.waiting, priority: view.waiting.get(priority, 0) + 1})
                 if view.name == backend
                 else view
                 for view in self.backends
-            )
+            ),
         )
 
     def models(self) -> dict[str, tuple[BackendView, ...]]:

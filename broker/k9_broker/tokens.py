@@ -7,6 +7,7 @@ scripts about two characters a token.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -50,23 +51,30 @@ def estimate_text(text: str) -> TokenEstimate:
 
 
 def strings(value: Any) -> Iterator[str]:
-    """Every text in a request's JSON, but for words of its format and embedded files."""
-    if isinstance(value, str):
-        if not value.startswith("data:"):
-            yield value
-    elif isinstance(value, Mapping):
-        if value.get("type") == "input_audio":
-            return
-        for name, part in value.items():
-            if name not in _FORMAT:
-                yield from strings(part)
-    elif isinstance(value, list) and value and not isinstance(value[0], int):
-        for part in value:
-            yield from strings(part)
+    """Every text in a request's JSON, in its order, but for words of its format and embedded files."""
+    left = [value]
+    while left:  # no recursion: each text of a deep nest would be handed up through all of it
+        part = left.pop()
+        if isinstance(part, str):
+            if not (part.startswith("data:") and _FILE.fullmatch(part)):
+                yield part
+        elif isinstance(part, Mapping):
+            left += [one for name, one in part.items() if not _of_format(name, one)][::-1]
+        elif isinstance(part, list | tuple) and not set(map(type, part)) <= _NUMBERS:
+            left += reversed(part)
 
 
-_FORMAT = frozenset({"role", "type", "model"})
-"""Fields whose values are not the caller's own text."""
+_FILE = re.compile(r"data:[^,\s]*;base64,[A-Za-z0-9+/=_-]*\s*")
+"""A file inside JSON. Prose may begin with `data:` too, and is text."""
+_NUMBERS = frozenset({int, float, bool, type(None)})
+"""What long lists are made of that hold no text, such as token ids."""
+
+
+def _of_format(name: str, value: Any) -> bool:
+    """Whether a field holds a word of the format, not the caller's own text."""
+    if name == "input_audio":
+        return isinstance(value, Mapping) and set(value) <= {"data", "format"}
+    return name in ("role", "type", "model") and isinstance(value, str)
 
 
 def _images(messages: Any) -> int:
@@ -100,14 +108,23 @@ def prompt_tokens(request: InferenceRequest) -> TokenEstimate:
 
 
 def longest_input(request: InferenceRequest) -> TokenEstimate:
-    """What must fit the model's window at once: the prompt, or the longest input of an embeddings request."""
-    given = request.body.get("input")
-    if request.operation is not Operation.EMBEDDINGS or not isinstance(given, list) or not given:
+    """What must fit the model's window at once: the prompt, or the longest of several prompts or inputs."""
+    several = _several(request)
+    if not several:
         return prompt_tokens(request)
-    if isinstance(given[0], str):
-        return estimate_text(max(given, key=len))
-    count = max(map(len, given)) if isinstance(given[0], list) else len(given)
-    return TokenEstimate(count, count)
+    return max((_estimate(one) for one in several), key=lambda estimate: estimate.likely)
+
+
+def _several(request: InferenceRequest) -> list[Any]:
+    """The prompts or inputs of a request that has a list of them; each gets an answer of its own."""
+    given = request.body.get("input" if request.operation is Operation.EMBEDDINGS else "prompt")
+    if request.operation is Operation.CHAT or not isinstance(given, list):
+        return []
+    return given if given and isinstance(given[0], str | list) else []
+
+
+def _estimate(one: str | list[int]) -> TokenEstimate:
+    return estimate_text(one) if isinstance(one, str) else TokenEstimate(len(one), len(one))
 
 
 def _counted(given: Any) -> int:
@@ -119,12 +136,12 @@ def _counted(given: Any) -> int:
 
 def asked_output(request: InferenceRequest) -> int | None:
     """The most tokens the caller lets one answer have; `None` when not said."""
-    body = request.body
-    most = body.get("max_completion_tokens") or body.get("max_tokens")
-    return int(most) if most else None
+    said = (request.body.get(name) for name in ("max_completion_tokens", "max_tokens"))
+    return next((most for most in said if isinstance(most, int) and most > 0), None)
 
 
 def expected_output(request: InferenceRequest, task_type: TaskType) -> int:
-    """Tokens the answer will usually have, over all its choices."""
+    """Tokens the answer will usually have, over all its choices, to all prompts."""
     usual, most = _ANSWERS[task_type], asked_output(request)
-    return (usual if most is None else min(usual, most)) * (request.body.get("n") or 1)
+    answers = max(1, len(_several(request))) * (request.body.get("n") or 1)
+    return (usual if most is None else min(usual, most)) * answers

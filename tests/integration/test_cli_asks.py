@@ -32,6 +32,15 @@ def run(*words: str) -> Any:
     return CliRunner().invoke(app, words)
 
 
+@pytest.mark.parametrize("command", ["chat", "route"])
+def test_text_that_is_no_unicode_is_one_clear_message(k9: Stack, command: str) -> None:
+    """As a shell passes on bytes that are not UTF-8."""
+    done = run(command, "a\udcff", "--url", k9.url)
+    assert done.exit_code == 2
+    assert "UTF-8" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_queues_shows_every_backend(k9: Stack) -> None:
     shown = run("queues", "--url", k9.url)
     assert shown.exit_code == 0

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from k9_broker.adapters import keys
 from k9_broker.adapters.redis_ledger import RedisLedger
 from k9_broker.errors import BackendUnreachable
-from k9_broker.jobs import new_job_id
+from k9_broker.jobs import JobState, new_job_id
 from k9_broker.models import Prices
 from k9_broker.requests import Kind
 from k9_broker.results import Outcome, Result, Usage
@@ -112,3 +112,17 @@ async def test_an_account_that_is_gone_is_not_made_again(
     clean_redis.client.delete(account)
     await ledger.finish(await claim(ledger, job, Kind.CLOUD), Outcome.succeeded(Result("m")), 30)
     assert not clean_redis.client.exists(account)
+
+
+async def test_an_answer_whose_tokens_nobody_counted_is_compared_with_nothing(ledger: RedisLedger) -> None:
+    uncounted = Outcome.succeeded(Result("large one"))
+    await run(ledger, CLOUD, None, cloud=LISTED, outcome=uncounted)
+    (row,) = await ledger.usage("acme", 1)
+    assert (row.jobs, row.cost, row.saving) == (1, 100, 0)
+
+
+async def test_numbers_that_redis_cannot_count_do_not_keep_a_job_from_ending(ledger: RedisLedger) -> None:
+    job = await ledger.admit(new_job_id(), chat(), decided(LOCAL, cloud=LISTED))
+    absurd = Outcome.succeeded(Result("small", Usage(10**30, 10**30)))
+    assert await ledger.finish(await claim(ledger, job), absurd, 10**30)
+    assert (await ledger.get(job.id)).state is JobState.SUCCEEDED

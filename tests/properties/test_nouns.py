@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic_core import to_json
 
 from k9_broker.errors import K9Error, _tree, from_record
 from k9_broker.jobs import new_job_id
+from k9_broker.models import ModelCard
+from k9_broker.money import token_cost
 from k9_broker.requests import InferenceRequest, Kind, Operation, Priority, Privacy, TaskType
 from k9_broker.results import Result, Usage, Vectors, pack, unpack
 
@@ -46,6 +51,11 @@ def test_a_request_is_read_as_it_was_written(request: InferenceRequest) -> None:
         assert type(getattr(again, name)) is type(getattr(request, name))
 
 
+def test_a_request_that_an_older_version_wrote_is_read() -> None:
+    old = to_json({"operation": "chat", "model": "m", "body": {}, "tenant": "t", "priority": "batch"})
+    assert InferenceRequest.load(old) == InferenceRequest(Operation.CHAT, "m", {}, "t", Priority.BATCH)
+
+
 @given(requests, text)
 def test_a_request_for_the_model_that_was_chosen_differs_in_nothing_else(
     request: InferenceRequest, model: str
@@ -64,6 +74,23 @@ def test_a_result_is_read_as_it_was_written(rows: list[list[float]], tokens: int
     assert again == result
     assert again.vectors is not None
     assert [again.vectors.row_floats(i) for i in range(len(rows))] == rows
+
+
+@pytest.mark.parametrize(
+    ("told", "usage"),
+    [
+        ({"prompt_tokens": 9, "completion_tokens": None}, Usage(9)),
+        ({"prompt_tokens": -9, "completion_tokens": -1}, Usage()),
+        ({"prompt_tokens": 10**400}, Usage(10**9)),
+        ({"prompt_tokens": 9, "prompt_tokens_details": {"cached_tokens": 100}}, Usage(9, cached=9)),
+    ],
+)
+def test_no_usage_is_worth_less_than_nothing_or_more_than_can_be_counted(
+    told: dict[str, Any], usage: Usage
+) -> None:
+    assert Usage.from_openai(told) == usage
+    card = ModelCard(input_usd=1, output_usd=2, cached_input_usd=0.1)
+    assert (token_cost(card, usage.prompt, usage.completion, usage.cached) or 0) >= 0
 
 
 @given(st.lists(float32))

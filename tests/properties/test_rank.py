@@ -171,7 +171,10 @@ def test_candidates_stand_in_the_order_of_their_scores(
         assert score >= max(scores[place:]) * (1 - near) - 1e-12
     if not near:
         order = [view.name for view in snapshot.backends]
-        places = [(-one.score, order.index(one.backend), one.model) for one in decision.candidates]
+        places = [
+            (-one.score, order.index(one.backend), one.cost is None, one.cost or 0, one.model)
+            for one in decision.candidates
+        ]
         assert places == sorted(places)
 
 

@@ -1,5 +1,4 @@
-"""What K-9 is for: a knowledge base, a code assistant and agents, on local models first and the cloud "
-"when needed."""
+"""What K-9 is for: a knowledge base, a code assistant, agents; local models first, the cloud when needed."""
 
 from __future__ import annotations
 

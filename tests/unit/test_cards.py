@@ -89,6 +89,18 @@ def test_embedding_models_embed_and_nothing_else(name: str) -> None:
     assert guess(name, chat_only).operations == ()  # else it could do nothing at all
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "dall-e-3", "gpt-image-1", "whisper-1", "tts-1-hd", "gpt-4o-realtime-preview", "gpt-4o-transcribe",
+        "omni-moderation-latest", "gpt-4o-mini-audio-preview", "sora-2", "gpt-5-codex", "o1-pro",
+        "babbage-002", "BAAI/bge-reranker-v2-m3", "gpt-3.5-turbo-instruct-0914",
+    ],
+)  # fmt: skip
+def test_what_is_not_for_chat_is_special(name: str) -> None:
+    assert guess(name, CLOUD) == ModelCard(tags=("special",))
+
+
 @pytest.mark.parametrize("name", ["fake-chat", "fake-embed", "fake-code"])
 def test_models_of_the_fake_do_everything(name: str) -> None:
     assert card_of(name, LOCAL, {}).operations == ()

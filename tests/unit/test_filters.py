@@ -82,6 +82,13 @@ def test_dimensions_of_embeddings(wanted: int, can: tuple[int, ...], kept: bool)
     assert reasons(request, snapshot) == (set() if kept else {"dimensions-not-supported"})
 
 
+def test_a_special_model_takes_only_what_names_it() -> None:
+    snapshot = one(ModelCard(tags=("special",)))
+    assert reasons(chat(), snapshot) == {"special-purpose"}
+    assert reasons(chat(model="m"), snapshot) == set()
+    assert reasons(chat(model="mine"), snapshot, aliases={"mine": ("m", "n")}) == set()
+
+
 def test_who_is_not_there_or_has_not_the_model_says_so() -> None:
     snapshot = fleet(local_small={"workers": 0})
     decision = Router(Policy()).decide(chat(model=SMALL), snapshot)
@@ -134,6 +141,22 @@ def test_sensitive_text_is_found_wherever_it_stands() -> None:
     assert decision.privacy_by == ("found:email",)
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"messages": [{"role": "user", "content": "data: ann@northwind.de"}]},
+        {"messages": [{"role": "user", "content": "data:text/plain,ann@northwind.de;base64,"}]},
+        {"messages": [{"role": "user", "content": [{"type": "input_audio", "text": "ann@northwind.de"}]}]},
+        {"metadata": [1, "ann@northwind.de"]},
+        {"metadata": ("ann@northwind.de",)},
+        {"tools": [{"function": {"parameters": {"type": {"description": "of ann@northwind.de"}}}}]},
+    ],
+    ids=["data", "data-url", "audio", "mixed-list", "tuple", "named-as-format"],
+)
+def test_sensitive_text_is_found_in_odd_places(body: dict[str, Any]) -> None:
+    assert Router(Policy()).decide(chat(body=body), fleet()).privacy_by == ("found:email",)
+
+
 def test_a_detector_may_be_turned_off() -> None:
     policy = Policy.model_validate({"privacy": {"detect": []}})
     assert Router(policy).decide(chat("ann@northwind.de"), fleet()).privacy is Privacy.ANY
@@ -160,6 +183,26 @@ def test_an_estimate_that_fits_nowhere_gives_way_to_the_least_it_can_be() -> Non
     assert decision.prompt_tokens > 8192
 
 
+def test_room_where_it_may_not_go_does_not_count() -> None:
+    decision = Router(Policy()).decide(chat(LONG, privacy=Privacy.LOCAL_ONLY, model="m"), NARROW_HERE)
+    assert [one.backend for one in decision.candidates] == ["here"]
+
+
+NARROW_HERE = Snapshot(
+    (
+        view("here", Kind.LOCAL, "m", cards={"m": ModelCard(context_window=8192)}),
+        view("away", Kind.CLOUD, "m", cards={"m": ModelCard(context_window=128_000)}),
+    )
+)
+"""`LONG` likely does not fit the first, but may."""
+
+
+def test_of_several_prompts_only_the_longest_must_fit() -> None:
+    snapshot = one(ModelCard(context_window=512))
+    several = InferenceRequest(Operation.COMPLETIONS, "m", {"model": "m", "prompt": ["short text"] * 2000})
+    assert reasons(several, snapshot) == set()
+
+
 def test_of_many_embedding_inputs_only_the_longest_must_fit() -> None:
     card = ModelCard(context_window=512)
     snapshot = one(card, operations=frozenset({Operation.EMBEDDINGS}))
@@ -167,14 +210,19 @@ def test_of_many_embedding_inputs_only_the_longest_must_fit() -> None:
     assert reasons(embeddings(["short", LONG], "m"), snapshot) == {"context-window"}
 
 
+LOCAL_DOWN = fleet(local_small={"workers": 0}, local_code={"workers": 0})
 REFUSALS: list[tuple[InferenceRequest, Snapshot, type[K9Error], str, str | None]] = [
     (chat(), Snapshot(), BackendUnavailable, "k9 worker", "model"),
     (chat(model=SMALL), fleet(local_small={"workers": 0}), BackendUnavailable, "", "model"),
     (chat(model="unheard-of"), fleet(), ModelNotFound, "'unheard-of'", "model"),
     (chat(model=LARGE, privacy=Privacy.LOCAL_ONLY), fleet(), PrivacyRefused, "the caller wants it", None),
     (chat("ann@northwind.de", LARGE), fleet(), PrivacyRefused, "email", None),
+    (chat(privacy=Privacy.LOCAL_ONLY, kind=Kind.CLOUD), fleet(), PrivacyRefused, "Leave out `kind`", None),
+    (chat(LONG * 10 + "ann@northwind.de"), fleet(), PrivacyRefused, "none of them can take it", None),
+    (chat("ann@northwind.de"), LOCAL_DOWN, BackendUnavailable, "local backends only (found email)", "model"),
     (chat(model=SMALL, kind=Kind.CLOUD), fleet(), ModelNotFound, "No cloud backend", "model"),
     (chat(LONG * 20), fleet(), ContextTooLong, "do not fit", "messages"),
+    (chat(body={"max_tokens": 10**9}), fleet(), ContextTooLong, "or ask for fewer tokens", "messages"),
     (chat(body=TOOLS, model="m"), one(ModelCard(tools=False)), UnsupportedParameter, "tools", "tools"),
     (chat(body=IMAGE, model="m"), one(ModelCard(vision=False)), UnsupportedParameter, "images", "messages"),
     (embeddings(model=CODE), fleet(), ModelNotFound, "No backend offers embeddings", "model"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -210,6 +211,26 @@ def test_any_object_is_a_request_or_a_bad_request(operation: Operation, body: di
     except BadRequest:
         return
     assert InferenceRequest.load(request.dump()) == request
+
+
+@pytest.mark.parametrize("depth", range(150, 250, 5))
+@pytest.mark.parametrize("more", range(5))
+def test_what_is_accepted_can_be_read_from_its_record(depth: int, more: int) -> None:
+    """The body lies one level deeper there, and no attempt ends a job that no worker can read."""
+    deep = "[" * (depth + more) + "]" * (depth + more)
+    raw = f'{{"model": "m", "input": "x", "metadata": {deep}}}'.encode()
+    if depth <= 190:
+        request = parse(raw, Operation.EMBEDDINGS)
+        assert InferenceRequest.load(request.dump()) == request
+    elif depth >= 200:
+        assert "nested too deeply (line 1 column" in refused(raw, Operation.EMBEDDINGS).message
+    else:
+        with suppress(BadRequest):
+            InferenceRequest.load(parse(raw, Operation.EMBEDDINGS).dump())
+
+
+def test_ten_thousand_levels_are_refused() -> None:
+    assert "nested too deeply" in refused(b'{"messages": ' + b"[" * 10_000).message
 
 
 def test_a_job_is_the_request_inside_it() -> None:

@@ -101,6 +101,23 @@ def test_a_rule_holds_when_all_its_conditions_do(when: dict[str, Any], holds: bo
     assert first(decision)[0] == ("cloud-mini" if holds else "local-small")
 
 
+@pytest.mark.parametrize("strategy", ["task-type", "cost-first", "quality-first", "latency-first"])
+@pytest.mark.parametrize(
+    ("wish", "expected"),
+    [
+        (["cloud small"], ["cloud-mini"]),
+        (["local code", "cloud large", "local small"], ["local-code", "cloud-large", "local-small"]),
+    ],
+)
+def test_what_a_rule_prefers_comes_first_under_every_strategy(
+    strategy: str, wish: list[str], expected: list[str]
+) -> None:
+    decision = decide(chat(model=f"auto:{strategy}"), rules=(rule("r", {"prefer": wish}),), **EASY)
+    assert order(decision)[: len(expected)] == expected
+    assert first(decision)[1] == f"{strategy}:{wish[0]}"
+    assert decision.candidates[0].scores["preference"] == 1
+
+
 def test_of_several_rules_the_first_with_a_word_on_a_matter_decides_it() -> None:
     rules = (
         rule("never", {"prefer": "cloud large"}, tenant="acme"),

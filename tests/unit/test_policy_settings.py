@@ -149,14 +149,22 @@ RULE = '[[rules]]\nname = "r"\n'
         # weights and rules
         (STRATEGY, "strategies", "'mine' weighs nothing; give it weights or `extends`"),
         (STRATEGY + "weights = { cost = 0 }", "strategies", "weighs nothing"),
+        (
+            STRATEGY + 'extends = "cost-first"\nrules = [{ prefer = "local" }]',
+            "strategies",
+            "'mine' has rules; give `preference` a weight",
+        ),
         (STRATEGY + "weights = { price = 1 }", "strategies.0.weights", "use preference, adequacy, cost"),
         (STRATEGY + "weights = { cost = -1 }", "strategies.0.weights.cost", "greater than or equal to 0"),
         (STRATEGY + "weights = { cost = inf }", "strategies.0.weights.cost", "less than"),
         (STRATEGY + "near = 2", "strategies.0.near", "less than or equal to 1"),
         (STRATEGY + 'rules = [{ prefer = "" }]', "strategies.0.rules.0.prefer.0", "such as `local small`"),
         (STRATEGY + "rules = [{ prefer = [[]] }]", "strategies.0.rules.0.prefer.0", "such as `local small`"),
+        (STRATEGY + "rules = [{ prefer = [1] }]", "strategies.0.rules.0.prefer.0", "such as `local small`"),
+        (STRATEGY + "rules = [{ prefer = [{}] }]", "strategies.0.rules.0.prefer.0", "such as `local small`"),
+        (STRATEGY + "rules = [{ prefer = 1 }]", "strategies.0.rules.0.prefer", "should be a list"),
         (STRATEGY + "rules = [{ prefer = [] }]", "strategies.0.rules.0.prefer", "at least 1"),
-        (STRATEGY + 'rules = [{ when = { hour = 3 }, prefer = "local" }]', "when.hour", "not permitted"),
+        (STRATEGY + 'rules = [{ when = { hour = 3 }, prefer = "local" }]', "when.hour", "no such setting"),
         (RULE + 'then = { prefer = "  " }', "rules.0.then.prefer.0", "such as `local small`"),
         (RULE + "then = {}", "rules.0.then", "say what follows"),
         (RULE, "rules.0.then", "required"),
@@ -170,15 +178,25 @@ RULE = '[[rules]]\nname = "r"\n'
         ("[aliases]\nsmall = []", "aliases.small", "at least 1"),
         ('[aliases]\nsmall = [""]', "aliases.small.0", "at least 1"),
         ('[aliases]\n"" = "m"', "aliases", "at least 1"),
+        ('[aliases]\na = "b"\nb = "m"', "aliases", "'a' stands for 'b', which is an alias itself"),
+        (
+            RULE + 'when = { tokens_over = 9, tokens_under = 9 }\nthen = { privacy = "any" }',
+            "rules.0.when",
+            "tokens_over must be less than tokens_under",
+        ),
+        ('[models.m]\ntags = ["cloud"]', "models.m.tags.0", "'cloud' says where a backend is"),
         # the rest
         ('[privacy]\ndetect = ["emails"]', "privacy.detect.0", "'email'"),
         ('[privacy]\nwords = ["x"]', "privacy.words.0", "at least 2"),
         ('[privacy]\ndefault = "cloud"', "privacy.default", "'local-only'"),
         ("[tenants.acme]\nbudget_usd_per_day = -1", "tenants.acme.budget_usd_per_day", "equal to 0"),
-        ("[tenants.acme]\nbudget = 1", "tenants.acme.budget", "not permitted"),
+        ("[tenants.acme]\nbudget = 1", "tenants.acme.budget", "no such setting"),
         ("[routing]\nstrong_above = 7", "routing.strong_above", "less than or equal to 1"),
         ('[routing]\ncompare_with = { model = "m" }', "routing.compare_with.input_usd", "required"),
         ("[models.m]\nquality = 5", "models.m.quality", "less than or equal to 1"),
+        ("[models.llama3.1]\nquality = 0.5", "models.llama3.1", "a name with a dot in it needs quotes"),
+        ('[models.m]\ntags = "small"', "models.m.tags", "should be a list"),
+        ('[privacy]\nwords = "Larkspur"', "privacy.words", "should be a list"),
     ],
 )
 def test_what_is_wrong_is_refused_with_its_key_and_the_fix(load: Load, text: str, key: str, fix: str) -> None:
@@ -186,8 +204,20 @@ def test_what_is_wrong_is_refused_with_its_key_and_the_fix(load: Load, text: str
         load(text)
     assert key in refused.value.message
     assert fix in refused.value.message
+    assert "Value error" not in refused.value.message
 
 
 def test_short_names_of_strategies_are_names(load: Load) -> None:
     policy = load('[routing]\nstrategy = "cost"\n[tenants.a]\nstrategy = "latency"').policy
     assert policy.strategy == "cost"
+
+
+def test_tenants_that_no_key_names_are_told_of(load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = (
+        '[tenants.acme]\nprivacy = "local-only"\n[tenants.leagl]\nprivacy = "local-only"\n'
+        + RULE
+        + 'when = { tenant = ["acme", "labb"] }\nthen = { privacy = "local-only" }'
+    )
+    assert load(text).unknown_tenants == []
+    monkeypatch.setenv("K9_API_KEYS", "acme:one,legal:two")
+    assert load(text).unknown_tenants == ["labb", "leagl"]

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from fleets import EMBED, LARGE, SMALL, chat, fleet
-from k9_api import routeview
+from k9_api import jobview, routeview
 from k9_broker.errors import BudgetExhausted, K9Error, QueueFull
 from k9_broker.jobs import Job, JobState
 from k9_broker.policy import Policy
@@ -94,3 +94,11 @@ def test_an_explanation_compares_with_the_cloud() -> None:
     assert explained["compared_with"] is not None
     assert explained["compared_cost_usd"] > 0
     assert explain(replace(decide(chat()), cloud=None))["compared_cost_usd"] is None
+
+
+@pytest.mark.parametrize(("waiting", "position"), [(0, 1), (1, 1), (5, 5)])
+def test_a_job_is_among_those_that_wait_at_its_backend(waiting: int, position: int) -> None:
+    """Unless a worker has taken it already."""
+    snapshot = fleet(cloud_large={"waiting": {Priority.INTERACTIVE: waiting, Priority.BATCH: 9}})
+    queued = replace(JOB, state=JobState.QUEUED, started_at=None)
+    assert jobview.place(queued, snapshot)["position"] == position

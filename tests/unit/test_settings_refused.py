@@ -38,6 +38,17 @@ def test_keys_do_not_belong_in_a_file(tmp_path: Path) -> None:
     assert "sesame" not in refused.value.message
 
 
+def test_a_list_in_a_variable_is_json(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "k9.toml").write_text("")
+    monkeypatch.setenv("K9_PRIVACY__WORDS", "Larkspur")
+    with pytest.raises(ConfigurationError, match=r"variable.*privacy.*JSON") as refused:
+        load_settings()
+    assert "Larkspur" not in refused.value.message
+    assert "k9.toml" not in refused.value.message
+    monkeypatch.setenv("K9_PRIVACY__WORDS", '["Larkspur"]')
+    assert load_settings().privacy.words == ("Larkspur",)
+
+
 def test_log_levels_are_known_in_any_case(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("K9_LOG_LEVEL", "debug")
     assert load_settings().log_level == "DEBUG"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -11,14 +12,12 @@ from fleets import (
     CARDS,
     CODE,
     EASY,
-    EMBED,
     HARD,
     LARGE,
     MINI,
     SMALL,
     chat,
     decide,
-    embeddings,
     first,
     fleet,
     order,
@@ -181,30 +180,23 @@ def test_near_means_within_a_share_of_the_best_and_no_further() -> None:
     }
 
 
-@pytest.mark.parametrize("model", ["auto:task", "auto:cost", "auto:latency", "auto:quality", "auto"])
-def test_embeddings_stay_in_one_space_whatever_the_strategy(model: str) -> None:
-    other = view(
-        "cloud-embed",
-        Kind.CLOUD,
-        "text-embedding-3-small",
-        operations=frozenset({Operation.EMBEDDINGS}),
-        cards={"text-embedding-3-small": CARDS[EMBED].model_copy(update={"input_usd": 0.02})},
-    )
-    decision = decide(embeddings(["a", "b"], model), Snapshot((other, *fleet().backends)))
-    assert [(one.backend, one.model) for one in decision.candidates] == [("local-small", EMBED)]
-    reasons = {one.backend: one.reason for one in decision.removals}
-    assert reasons["cloud-embed"] == "other-embedding-model"
-    assert reasons["cloud-large"] == "operation-not-supported"
-    assert decision.recognition.task_type is TaskType.EMBEDDINGS
-    assert decision.output_tokens == 0
-
-
-def test_an_embedding_model_that_is_away_is_not_replaced_by_another() -> None:
-    away = fleet(local_small={"workers": 0})
-    other = view("spare", Kind.LOCAL, "all-minilm", operations=frozenset({Operation.EMBEDDINGS}))
-    decision = decide(embeddings(), Snapshot((*away.backends, other)))
-    assert decision.candidates == ()
-    assert ("local-small", "no-worker") in {(one.backend, one.reason) for one in decision.removals}
+@pytest.mark.parametrize(
+    ("operation", "said"),
+    [
+        (Operation.EMBEDDINGS, lambda number: {"input": f"text {number}"}),
+        (Operation.EMBEDDINGS, lambda number: {"input": [[1, number]]}),
+        (Operation.COMPLETIONS, lambda number: {"prompt": [1, number]}),
+        (Operation.CHAT, lambda number: {"messages": [{"role": "tool", "content": f"it is {number}"}]}),
+    ],
+)
+def test_requests_without_a_users_text_are_spread_too(
+    operation: Operation, said: Callable[[int], dict[str, Any]]
+) -> None:
+    pair = Snapshot(tuple(view(n, Kind.LOCAL, "m", operations=frozenset(Operation)) for n in ("a", "b")))
+    router = Router(Policy(strategy="latency-first"))
+    requests = [InferenceRequest(operation, "m", said(number)) for number in range(48)]
+    taken = [router.decide(one, pair).candidates[0].backend for one in requests]
+    assert 12 < taken.count("a") < 36
 
 
 def test_a_named_model_is_served_here_first_and_nowhere_else_but_where_it_is() -> None:

@@ -105,6 +105,24 @@ def test_the_longest_input_is_what_must_fit(given_: Any, longest: int) -> None:
     assert tokens.longest_input(embeddings(given_)).likely == pytest.approx(longest, abs=2)
 
 
+def test_the_longest_is_what_has_most_tokens() -> None:
+    chinese = CHINESE * 10
+    estimate = tokens.longest_input(embeddings(["x" * (len(chinese) + 1), chinese]))
+    assert estimate == tokens.estimate_text(chinese)
+
+
+def test_each_of_several_prompts_is_answered() -> None:
+    request = InferenceRequest(Operation.COMPLETIONS, "m", {"prompt": ["one", "two"], "n": 3})
+    assert tokens.expected_output(request, TaskType.QA) == 6 * 250
+
+
+def test_texts_of_a_deep_nest_come_in_order() -> None:
+    nest: Any = ["b", ["c"]]
+    for _ in range(5000):
+        nest = [nest]
+    assert list(tokens.strings({"x": "a", "y": nest, "z": {"w": "d"}})) == ["a", "b", "c", "d"]
+
+
 @pytest.mark.parametrize(
     ("body", "asked", "expected"),
     [
@@ -114,6 +132,7 @@ def test_the_longest_input_is_what_must_fit(given_: Any, longest: int) -> None:
         ({"n": 3}, None, 750),
         ({"n": 3, "max_tokens": 100}, 100, 300),
         ({"max_tokens": 0}, None, 250),
+        ({"max_completion_tokens": [9], "max_tokens": 10}, 10, 10),  # completions do not know the first
     ],
 )
 def test_what_an_answer_will_have(body: dict[str, Any], asked: int | None, expected: int) -> None:

@@ -39,6 +39,9 @@ class _Commands(TyperGroup):
         except K9Error as error:
             typer.echo(f"k9: {error.message}", err=True)
             sys.exit(FAILED)
+        except UnicodeError:  # its own message holds the text
+            typer.echo("k9: Text that comes in or goes out is not UTF-8. Try PYTHONUTF8=1.", err=True)
+            sys.exit(FAILED)
 
 
 app = typer.Typer(

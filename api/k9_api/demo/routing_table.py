@@ -1,4 +1,4 @@
-"""The routing demo's tables, for 120 columns."""
+"""The routing demo's tables, made for 120 columns; 80 will do."""
 
 from __future__ import annotations
 
@@ -58,11 +58,11 @@ def show(runs: Sequence[Run], console: Console) -> None:
 
 def _prompts(runs: Sequence[Run]) -> Table:
     table = Table(box=box.SIMPLE_HEAD, padding=0, pad_edge=False, show_edge=False)
-    table.add_column("prompt", width=_PROMPT)
-    table.add_column("task type", width=14)
-    table.add_column("strong", width=6, justify="right")
+    table.add_column("prompt", max_width=_PROMPT)
+    table.add_column("task type", max_width=14)
+    table.add_column("strong", justify="right", no_wrap=True)  # the others give way
     for run in runs:
-        table.add_column(run.strategy, width=17)
+        table.add_column(run.strategy, max_width=17)
     for row in zip(*(run.routed for run in runs), strict=True):
         first = row[0]
         table.add_row(
@@ -84,18 +84,19 @@ def _shortened(one: Routed) -> Text:
 
 
 def _where(one: Routed) -> Text:
-    cost = one.route["cost_usd"] * _MICRO
+    usd = one.route["cost_usd"]
+    cost = "?" if usd is None else f"{usd * _MICRO:.0f}" if usd else ""
     head = one.headers["x-k9-backend"]
     reason = one.headers["x-k9-reason"].removeprefix(f"{one.headers['x-k9-strategy']}:")
-    text = Text(f"{head:<11}{cost:>6.0f}" if cost else head, _COLOURS[one.headers["x-k9-kind"]])
+    text = Text(f"{head:<11}{cost:>6}" if cost else head, _COLOURS[one.headers["x-k9-kind"]])
     return text.append(f"\n{reason}", "dim")
 
 
 def _totals(runs: Sequence[Run]) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 2, 0, 0), pad_edge=False, show_edge=False)
-    table.add_column("strategy")
-    for name in ("local", "cloud", "prompt tokens", "answer tokens", "cost", "all-cloud", "saving", "saved"):
-        table.add_column(name, justify="right")
+    table = Table(box=box.SIMPLE_HEAD, padding=0, pad_edge=False, show_edge=False)
+    table.add_column("strategy", no_wrap=True)
+    for name in ("local", "cloud", "tokens in", "out", "cost", "all-cloud", "saving", "saved"):
+        table.add_column(name, justify="right", no_wrap=True)
     for run in runs:
         total = run.usage["total"]
         there = total["cloud_cost_usd"]

@@ -14,6 +14,8 @@ WORKERS = "k9:workers"
 """Sorted set: node names by the instant their last announcement expires."""
 ENDED = "k9:ended"
 """Hash: how many jobs have ended, by `backend operation state`."""
+EMBEDDING_MODEL = "k9:embedding-model"
+"""String: what `auto` embeds with."""
 CANCELS = "k9:cancel"
 """Channel: ids of running jobs that were taken from their worker."""
 
@@ -63,6 +65,7 @@ PERMANENT = {
     DEADLINES: "holds open jobs only; each member leaves when its job ends, and the sorted set with the last",
     WORKERS: "one member per node; whoever looks at the fleet removes those no longer remembered",
     ENDED: "counters, as many as there are backends times operations times states",
+    EMBEDDING_MODEL: "one name; if it were forgotten, `auto` might mix the vectors of two models",
     "k9:waiting:": "holds queued jobs only, bounded by the backend's mark",
     "k9:leases:": "holds running jobs only, bounded by the backend's slots",
 }

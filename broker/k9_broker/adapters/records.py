@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from datetime import date, timedelta
 from hashlib import sha256
 from typing import Any
+from zlib import compress, decompress
 
 from pydantic_core import from_json, to_json
 
@@ -51,9 +52,26 @@ def new_record(
         *("priority", subject.priority.value, "stream", int(subject.stream), "request", dumped),
         *("tokens_estimate", subject.tokens_estimate, "waiters", waiter or ""),
         *("task_type", decision.recognition.task_type.value, "strategy", decision.strategy),
-        *("privacy", decision.privacy.value, "decision", to_json(explain(decision))),
+        *("privacy", decision.privacy.value, "decision", packed(explain(decision))),
         *("cloud_prices", to_json([cloud.model, cloud.input_usd, cloud.output_usd]) if cloud else b""),
     ]
+
+
+_LONG = 2048
+"""Bytes from which a decision is worth compressing: a fleet of hundreds of models has long ones."""
+
+
+def packed(explained: Mapping[str, Any]) -> bytes:
+    text = to_json(explained)
+    return text if len(text) < _LONG else compress(text, 1)
+
+
+def unpacked(text: bytes | None) -> dict[str, Any]:
+    """What `packed` packed; empty for a record that has none."""
+    if not text:
+        return {}
+    found: dict[str, Any] = from_json(text if text.startswith(b"{") else decompress(text))
+    return found
 
 
 def pairs(flat: Sequence[bytes]) -> dict[str, bytes]:

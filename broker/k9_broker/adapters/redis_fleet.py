@@ -77,7 +77,7 @@ class RedisFleet:
 
     async def _take(self) -> None:
         try:
-            reply = await self._commands.script("fleet", [keys.WORKERS], [])
+            reply = await self._commands.script("fleet", [keys.WORKERS, keys.EMBEDDING_MODEL], [])
             self._snapshot = _read(*reply)
             self._taken = time.monotonic()
         finally:
@@ -90,7 +90,9 @@ def _announcement(text: bytes) -> Announcement:
     return Announcement.model_validate_json(text)
 
 
-def _read(now: bytes, workers: Sequence[bytes], depths: Sequence[bytes | int]) -> Snapshot:
+def _read(
+    now: bytes, workers: Sequence[bytes], depths: Sequence[bytes | int], embedding_model: bytes
+) -> Snapshot:
     alive: list[tuple[Announcement, bool]] = []
     for i in range(0, len(workers), 2):
         with suppress(ValidationError):  # of a version that says other things: not ours to route to
@@ -103,7 +105,8 @@ def _read(now: bytes, workers: Sequence[bytes], depths: Sequence[bytes | int]) -
         depth_of[name] = [float(value) for value in row[1:]]
     alive.sort(key=lambda pair: pair[0].backend)
     views = [_view(list(group), depth_of) for _, group in groupby(alive, key=lambda pair: pair[0].backend)]
-    return Snapshot(tuple(sorted(views, key=lambda view: (view.order, view.name))))
+    ordered = tuple(sorted(views, key=lambda view: (view.order, view.name)))
+    return Snapshot(ordered, embedding_model.decode() or None)
 
 
 def _view(said: list[tuple[Announcement, bool]], depth_of: Mapping[str, Sequence[float]]) -> BackendView:

@@ -11,8 +11,6 @@ import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from pydantic_core import from_json
-
 from k9_broker.adapters import keys
 from k9_broker.adapters.celery_message import message
 from k9_broker.adapters.connect import Commands
@@ -26,6 +24,7 @@ from k9_broker.adapters.records import (
     record_bytes,
     subject_of,
     subject_of_job,
+    unpacked,
     usage_rows,
 )
 from k9_broker.adapters.server_clock import ServerClock
@@ -74,9 +73,10 @@ class RedisLedger:
             candidates += [one.backend, one.kind.value, one.queue, one.max_waiting, one.reason, one.model]
             candidates.append(_amount(one.cost))
         removals = "".join(f"{removal.backend}: {removal.reason}\n" for removal in decision.removals)
+        embedder = [keys.EMBEDDING_MODEL] if decision.embedding_model else []
         reply = await self._commands.script(
             "admit",
-            [keys.job(job_id), keys.DEADLINES],
+            [keys.job(job_id), keys.DEADLINES, *embedder],
             [
                 *(job_id, fingerprint(dumped), request.allowed_seconds, self._settings.retention_seconds),
                 *(removals, template.start, template.head, template.middle, template.tail),
@@ -145,10 +145,10 @@ class RedisLedger:
         return lost
 
     async def finish(self, claim: Claim, outcome: Outcome, cost: int | None) -> bool:
-        usage = outcome.usage
+        usage, cloud = outcome.usage, claim.job.cloud
         record: list[Any] = ["prompt_tokens", usage.prompt, "completion_tokens", usage.completion]
-        if claim.job.cloud is not None:
-            record += ["cloud_cost", listed_cost(claim.job.cloud, usage.prompt, usage.completion)]
+        if cloud is not None and (usage.total or not outcome.answered):  # else nobody counted the tokens
+            record += ["cloud_cost", _amount(listed_cost(cloud, usage.prompt, usage.completion))]
         if outcome.result is not None:
             record += ["result", outcome.result.dump()]
         reply = await self._commands.script(
@@ -227,7 +227,7 @@ class RedisLedger:
 
     async def explanation(self, job_id: str) -> tuple[Job, Mapping[str, Any]]:
         job, (decision,) = await self._read(job_id, "decision")
-        return job, from_json(decision) if decision else {}
+        return job, unpacked(decision)
 
     async def spent(self, tenant: str) -> int:
         amount = await self._commands.command("GET", keys.spent(tenant, await self._today()))

@@ -93,6 +93,8 @@ def strategies_of(policy: Policy) -> Mapping[str, Strategy]:
         resolved[name] = resolve(name, ())
         if not any(resolved[name].weights.values()):
             raise ConfigurationError(f"strategies: {name!r} weighs nothing; give it weights or `extends`.")
+        if own[name].rules and not resolved[name].weights.get("preference"):
+            raise ConfigurationError(f"strategies: {name!r} has rules; give `preference` a weight.")
     named = {"routing.strategy": policy.strategy}
     named |= {
         f"tenants.{who}.strategy": said.strategy for who, said in policy.tenants.items() if said.strategy

@@ -18,11 +18,12 @@ from k9_broker.policy import Policy, Selector, Strategy
 from k9_broker.recognise import asked_text
 from k9_broker.requests import InferenceRequest, Kind, Operation
 from k9_broker.sensitive import Detector
-from k9_broker.snapshot import BackendView, Snapshot
+from k9_broker.snapshot import Snapshot
 from k9_broker.strategy import filters, scorers
 from k9_broker.strategy.builtin import named_fully, strategies_of
 from k9_broker.strategy.decision import Candidate, Decision, Removal
 from k9_broker.strategy.needs import AUTO, Needs, needs_of
+from k9_broker.strategy.offers import embedding_model, offers
 from k9_broker.strategy.pickers import Rated, best_first, spread
 from k9_broker.strategy.places import Place, models_of, place
 
@@ -50,7 +51,8 @@ class Router:
     def weigh(self, needs: Needs, snapshot: Snapshot) -> Decision:
         """The same for a request whose needs are known."""
         strategy = self._strategy(needs)
-        places, removals = _served(needs, snapshot)
+        space = embedding_model(needs, snapshot, self.policy)
+        places, removals = offers(needs, snapshot, space)
         able, unable = _sift(needs, places, filters.CAPABILITIES)
         removals += unable
         roomy = filters.room_for(needs, able)
@@ -73,6 +75,7 @@ class Router:
             privacy_by=needs.privacy_by,
             budget=None if budget is None else nanos(budget),
             cloud=self._cloud(needs, strategy, ordered, snapshot),
+            embedding_model=space if needs.models is None else None,
         )
 
     def _strategy(self, needs: Needs) -> Strategy:
@@ -94,6 +97,8 @@ class Router:
             strong_quality=self.policy.strong_quality,
         )
         weights = {name: weight for name, weight in strategy.weights.items() if weight}
+        if needs.prefer:  # a rule's word counts under strategies too that prefer nothing by themselves
+            weights.setdefault("preference", len(needs.prefer) * sum(weights.values()))
         whole = sum(weights.values())
         scores = [{name: scorers.SCORERS[name](field, one) for name in weights} for one in places]
         rated: list[Rated] = [
@@ -157,64 +162,6 @@ class Router:
         return None
 
 
-def _served(needs: Needs, snapshot: Snapshot) -> tuple[list[Place], list[Removal]]:
-    """The places that offer what was asked for, and why the other backends do not."""
-    request = needs.request
-    places: list[Place] = []
-    removals: list[Removal] = []
-    offers = {
-        view.name: [
-            model
-            for model in models_of(view, request.operation)
-            if needs.models is None or model in needs.models
-        ]
-        for view in snapshot.backends
-    }
-    space = _embedding_model(needs, snapshot, offers)
-    for view in snapshot.backends:
-        offered = offers[view.name]
-        named = view.models if needs.models is None else view.models.intersection(needs.models)
-        if not named:
-            removals.append(Removal(view.name, filters.NOT_SERVED))
-        removals += [
-            Removal(view.name, filters.NOT_CAPABLE, model) for model in sorted(named.difference(offered))
-        ]
-        for model in offered:
-            if space is None or model == space:
-                places.append(place(view, model, needs))
-            else:
-                removals.append(Removal(view.name, filters.OTHER_SPACE, model))
-    return places, removals
-
-
-def _embedding_model(needs: Needs, snapshot: Snapshot, offers: Mapping[str, Sequence[str]]) -> str | None:
-    """The one model for embeddings whose caller left the choice open.
-
-    Vectors of different models cannot be compared, so neither load nor price may change it: it is
-    the first of an alias, or of the models known to be for embeddings the local one that is
-    configured first, running or not.
-    """
-    if needs.request.operation is not Operation.EMBEDDINGS or needs.pinned:
-        return None
-    offered = {model for models in offers.values() for model in models}
-    if needs.models is not None:
-        return next((model for model in needs.models if model in offered), None)
-    ranked = [
-        (_EMBEDDING not in _tags(view, model), view.kind is not Kind.LOCAL, order, model)
-        for order, view in enumerate(snapshot.backends)
-        for model in offers[view.name]
-    ]
-    return min(ranked)[-1] if ranked else None
-
-
-_EMBEDDING = "embedding"
-
-
-def _tags(view: BackendView, model: str) -> tuple[str, ...]:
-    card = view.cards.get(model)
-    return card.tags if card else ()
-
-
 def _sift(
     needs: Needs, places: Sequence[Place], by: Sequence[filters.Filter]
 ) -> tuple[list[Place], list[Removal]]:
@@ -238,8 +185,9 @@ def _prices(model: str, card: ModelCard) -> Prices:
 
 def _seed(request: InferenceRequest) -> bytes:
     """The same for the same request, so that a dry run draws the lot of the real one."""
-    text = f"{request.tenant}\n{asked_text(request)}".encode("utf-8", "surrogatepass")
-    return blake2b(text, digest_size=16).digest()
+    body = request.body
+    asked = asked_text(request) or repr(body.get("input") or body.get("prompt") or body.get("messages"))
+    return blake2b(f"{request.tenant}\n{asked}".encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
 
 _BEST = {"cost": "cheapest", "quality": "strongest", "latency": "fastest", "load": "least busy"}

@@ -10,6 +10,7 @@ from k9_broker.strategy.places import Place
 
 NOT_SERVED = "model-not-served"
 NOT_CAPABLE = "operation-not-supported"
+SPECIAL = "special-purpose"
 OTHER_SPACE = "other-embedding-model"
 NO_WORKER = "no-worker"
 LOCAL_ONLY = "privacy:local-only"
@@ -28,6 +29,8 @@ Filter = Callable[[Needs, Place], str | None]
 
 def capability(needs: Needs, place: Place) -> str | None:
     card = place.card
+    if needs.models is None and "special" in card.tags:
+        return SPECIAL
     if needs.tools and card.tools is False:
         return NO_TOOLS
     if needs.json_schema and card.json_schema is False:
@@ -79,7 +82,8 @@ def room_for(needs: Needs, places: Sequence[Place]) -> list[bool]:
     """For each place whether its context window is large enough.
 
     An estimate is only an estimate: the likely number of tokens decides while some place has room
-    for it; when none has, only those are too small that could not even take the least.
+    for it; when none has, only those are too small that could not even take the least. Room where
+    the request may not go is no room.
     """
     output = needs.asked_output or 0
 
@@ -88,4 +92,6 @@ def room_for(needs: Needs, places: Sequence[Place]) -> list[bool]:
         return window is None or tokens + output <= window
 
     likely = [fits(place, needs.window.likely) for place in places]
-    return likely if any(likely) else [fits(place, needs.window.least) for place in places]
+    if any(fit and why_not(WISHES, needs, place) is None for fit, place in zip(likely, places, strict=True)):
+        return likely
+    return [fits(place, needs.window.least) for place in places]

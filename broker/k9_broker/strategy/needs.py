@@ -69,7 +69,7 @@ def needs_of(request: InferenceRequest, policy: Policy, detector: Detector) -> N
         privacy=Privacy.LOCAL_ONLY if privacy_by else Privacy.ANY,
         privacy_by=privacy_by,
         prompt=prompt,
-        window=tokens.longest_input(request) if embeds else prompt,
+        window=prompt if request.operation is Operation.CHAT else tokens.longest_input(request),
         asked_output=None if embeds else tokens.asked_output(request),
         output=0 if embeds else tokens.expected_output(request, found.task_type),
         tools=bool(body.get("tools")) and body.get("tool_choice") != "none",

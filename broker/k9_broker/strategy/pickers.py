@@ -24,14 +24,14 @@ def spread(rated: Sequence[Rated], near: float, seed: bytes) -> list[Rated]:
     Ravishankar 1998; weights as -w/ln h), so the same request finds the same place again, a warm
     cache with it, while different requests do not all run to one place.
     """
-    rest = best_first(rated)
     ordered: list[Rated] = []
-    while rest:
-        least = rest[0][0] * (1 - near)
-        count = sum(score >= least for score, _, _ in rest)
-        ordered += sorted(rest[:count], key=lambda one: -_lot(one[2], seed))
-        rest = rest[count:]
-    return ordered
+    equals: list[Rated] = []
+    for one in best_first(rated):
+        if equals and one[0] < equals[0][0] * (1 - near):
+            ordered += sorted(equals, key=lambda one: -_lot(one[2], seed))
+            equals = []
+        equals.append(one)
+    return ordered + sorted(equals, key=lambda one: -_lot(one[2], seed))
 
 
 def _lot(place: Place, seed: bytes) -> float:

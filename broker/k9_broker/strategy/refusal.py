@@ -12,7 +12,7 @@ from k9_broker.errors import (
     QueueFull,
     UnsupportedParameter,
 )
-from k9_broker.requests import InferenceRequest
+from k9_broker.requests import InferenceRequest, Kind, Operation
 from k9_broker.snapshot import retry_after
 from k9_broker.strategy import filters
 from k9_broker.strategy.admission import FULL, NO_MONEY, NO_PRICE, Admission
@@ -26,6 +26,7 @@ _UNABLE = {
     filters.NO_DIMENSIONS: ("these dimensions", "dimensions"),
     filters.ANSWER_TOO_LONG: ("so long an answer", "max_tokens"),
 }
+_TEXT = {Operation.CHAT: "messages", Operation.COMPLETIONS: "prompt", Operation.EMBEDDINGS: "input"}
 
 
 def refusal(request: InferenceRequest, decision: Decision) -> K9Error:
@@ -37,13 +38,26 @@ def refusal(request: InferenceRequest, decision: Decision) -> K9Error:
             param="model",
             retry_after=5,
         )
-    if filters.NO_WORKER in reasons:
-        return BackendUnavailable(param="model", retry_after=5)
-    if filters.LOCAL_ONLY in reasons:
-        return PrivacyRefused(
-            f"This request may go to local backends only ({_who(decision)}), and no local backend serves "
-            f"the model {request.model!r}. Start one that does, or ask for another model."
+    if decision.embedding_model and reasons <= {filters.OTHER_SPACE, filters.NOT_SERVED, filters.NOT_CAPABLE}:
+        return BackendUnavailable(
+            f"`auto` embeds with {decision.embedding_model!r} only, so that all vectors can be compared, "
+            "and no backend serves it now. Start one, name another model, or set `[routing] embedding_model`.",
+            param="model",
+            retry_after=5,
         )
+    stays = f"This request may go to local backends only ({_who(decision)}), and"
+    if filters.NO_WORKER in reasons:
+        why = (
+            f"{stays} of those that could take it no worker is alive. Start one: `k9 worker --backend NAME`."
+        )
+        return BackendUnavailable(
+            why if filters.LOCAL_ONLY in reasons else None, param="model", retry_after=5
+        )
+    if filters.LOCAL_ONLY in reasons:
+        fix = "Start one that can, or ask for another model."
+        if request.kind is Kind.CLOUD:
+            fix = "Leave out `kind`."
+        return PrivacyRefused(f"{stays} none of them can take it with the model {request.model!r}. {fix}")
     if filters.WRONG_KIND in reasons:
         return ModelNotFound(
             f"No {request.kind} backend serves the model {request.model!r}. See /v1/models.", param="model"
@@ -51,8 +65,8 @@ def refusal(request: InferenceRequest, decision: Decision) -> K9Error:
     if filters.TOO_LONG in reasons:
         return ContextTooLong(
             f"The prompt (about {decision.prompt_tokens} tokens) and the tokens asked for do not fit the "
-            "context of any model that could be used. Shorten the prompt.",
-            param="input" if "input" in request.body else "messages",
+            "context of any model that could be used. Shorten it, or ask for fewer tokens.",
+            param=_TEXT[request.operation],
         )
     for reason, (what, param) in _UNABLE.items():
         if reason in reasons:

@@ -17,6 +17,8 @@ from k9_broker.requests import InferenceRequest, Kind, Operation, Priority, Priv
 _EMPTY = "must not be empty"
 _ASKED = {Operation.CHAT: "messages", Operation.COMPLETIONS: "prompt", Operation.EMBEDDINGS: "input"}
 """The field that every body of an operation has."""
+_DEEP = 100
+"""Fewer opening brackets are no deep nest: what reads JSON follows two hundred levels."""
 _OPERATIONS = {endpoint: operation for operation, endpoint in shapes.ENDPOINTS.items()}
 
 
@@ -106,9 +108,12 @@ def decode(raw: bytes) -> dict[str, Any]:
     """The JSON object in `raw`. Raises `BadRequest`, which tells where the JSON breaks, not what it says."""
     try:
         body = from_json(raw, allow_inf_nan=False)
+        if raw.count(b"{") + raw.count(b"[") >= _DEEP:
+            from_json(b"[%b]" % raw)  # in the job's record it lies one level deeper
     except ValueError as error:
-        where = str(error).rpartition(" at ")[2]
-        raise BadRequest(f"The body is not valid JSON ({where or 'it is empty'}).") from None
+        what, _, where = str(error).rpartition(" at ")
+        problem = "is nested too deeply" if "recursion" in what else "is not valid JSON"
+        raise BadRequest(f"The body {problem} ({where or 'it is empty'}).") from None
     if not isinstance(body, dict):
         raise BadRequest("The body must be a JSON object.")
     return body

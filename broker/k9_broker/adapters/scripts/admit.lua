@@ -1,5 +1,5 @@
 -- admit: take the first candidate with room; write the record, the indexes and the Celery message.
--- KEYS  1 job record · 2 deadlines
+-- KEYS  1 job record · 2 deadlines · 3 what `auto` embeds with, if the job's model is to be that from now on
 -- ARGV  1 id · 2 fingerprint · 3 seconds allowed · 4 seconds kept after the end · 5 removals, one a line
 --       6-9 message up to the model, up to the queue, middle, tail · 10 instant after which to refuse
 --       11 privacy · 12 tenant · 13 nano-dollars the tenant may spend a day, or ''
@@ -48,6 +48,7 @@ for i = 1, candidates do
       'created_at', instant(now), 'deadline_at', instant(due) }
     redis.call('HSET', job, unpack(ARGV, first, first + tonumber(ARGV[15]) - 1))
     redis.call('HSET', job, 'fingerprint', fingerprint, 'queue', queue, 'attempts', 0, 'relayed', 0, unpack(decided))
+    if KEYS[3] then redis.call('SET', KEYS[3], model) end
     if account then redis.call('HSET', job, 'account', account) end
     redis.call('EXPIRE', job, math.ceil(tonumber(ARGV[3]) + tonumber(ARGV[4])))
     redis.call('ZADD', deadlines, instant(due), id)

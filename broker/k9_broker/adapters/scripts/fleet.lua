@@ -1,6 +1,6 @@
 -- fleet: every worker that announced itself lately, and the depths of every backend they name.
--- KEYS  1 workers
--- Gives {now, workers, depths}: per worker its expiry and announcement; per backend `kind.name`, in-flight,
+-- KEYS  1 workers · 2 what `auto` embeds with
+-- Gives {now, workers, depths, embedding model or ''}: per worker its expiry and announcement; per backend `kind.name`, in-flight,
 --       then waiting and the oldest job's age in seconds (interactive, then batch).
 local now = clock()
 local workers, depths, seen = {}, {}, {}
@@ -10,12 +10,14 @@ for i = 1, #nodes, 2 do
   if text then
     workers[#workers + 1] = nodes[i + 1]
     workers[#workers + 1] = text
-    local said = cjson.decode(text)
-    local place = said.kind .. '.' .. said.backend -- a backend may have moved: its old queues are not its depth
+    -- Not decoded: an announcement may have the cards of hundreds of models. These two come before them.
+    local backend = string.match(text, '"backend":%s*"([^"]+)"') or '?'
+    local kind = string.match(text, '"kind":%s*"([^"]+)"') or '?'
+    local place = kind .. '.' .. backend -- a backend may have moved: its old queues are not its depth
     if not seen[place] then
       seen[place] = true
       depths[#depths + 1] = place
-      depths[#depths + 1] = redis.call('ZCOUNT', 'k9:leases:' .. said.backend, instant(now), '+inf')
+      depths[#depths + 1] = redis.call('ZCOUNT', 'k9:leases:' .. backend, instant(now), '+inf')
       for _, priority in ipairs({ 'interactive', 'batch' }) do
         local index = 'k9:waiting:k9.' .. place .. '.' .. priority
         depths[#depths + 1] = redis.call('ZCARD', index)
@@ -28,4 +30,4 @@ for i = 1, #nodes, 2 do
     redis.call('ZREM', KEYS[1], nodes[i])
   end
 end
-return { instant(now), workers, depths }
+return { instant(now), workers, depths, redis.call('GET', KEYS[2]) or '' }

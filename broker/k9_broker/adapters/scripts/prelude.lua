@@ -112,7 +112,7 @@ end
 -- The one way a job ends: every index forgets it, the relay says so, money is settled, waiters wake,
 -- retention begins.
 local function end_job(job, id, state, keep, fault, cost)
-  settle(job, cost)
+  pcall(settle, job, cost) -- a number that Redis cannot count keeps no job from ending
   local h = redis.call('HMGET', job, 'queue', 'backend', 'operation')
   redis.call('HSET', job, 'state', state, 'ended_at', instant(clock()))
   if fault ~= '' then redis.call('HSET', job, 'error', fault) end
