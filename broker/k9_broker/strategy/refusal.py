@@ -41,7 +41,7 @@ def refusal(request: InferenceRequest, decision: Decision) -> K9Error:
     if decision.embedding_model and reasons <= {filters.OTHER_SPACE, filters.NOT_SERVED, filters.NOT_CAPABLE}:
         return BackendUnavailable(
             f"`auto` embeds with {decision.embedding_model!r} only, so that all vectors can be compared, "
-            "and no backend serves it now. Start one, name another model, or set `[routing] embedding_model`.",
+            "and no backend serves it now. Start one, name another model, or set `routing.embedding_model`.",
             param="model",
             retry_after=5,
         )
