@@ -1,17 +1,22 @@
 """Prints what the shipped recogniser and its training are worth.
 
     python training/evaluate.py task-types [--corpus FILE] [--quick] [--shipped]
+    python training/evaluate.py natural-dev [--corpus FILE] [--weights FILE] [--misjudged]
 
 `--quick` leaves out several small sources at a time: 17 trainings of each model instead of 40. `--shipped`
-leaves out the models that are there for comparison. See README.md.
+leaves out the models that are there for comparison. `natural-dev` asks finished weights about the prompts of
+`natural_dev.jsonl`, which no training reads: a part that was looked at while prompts for training were
+written (`development`) and one written afterwards (`check`). See README.md.
 """
 
 from __future__ import annotations
 
 import argparse
+import re
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -20,10 +25,13 @@ from statistics import quantiles
 import numpy as np
 from numpy.typing import NDArray
 
-from k9_broker.classify import text
-from task_types import CORPUS, LABELS, Row, corpus, label_numbers, readings_of, train
+import task_types_prompts as own
+from k9_broker.classify import text, weights
+from k9_broker.requests import TaskType
+from task_types import CORPUS, LABELS, OUT, Row, corpus, label_numbers, readings_of, train
 from task_types_network import Floats, Settings
 
+NATURAL_DEV = Path(__file__).parent / "natural_dev.jsonl"
 FOLDS = 5
 SMALL = 1500
 PARTS = 3
@@ -103,8 +111,8 @@ def word_counts(rows: Sequence[Row]) -> Predict:
             TfidfVectorizer(ngram_range=(1, 2), min_df=3, sublinear_tf=True),
             SGDClassifier(loss="log_loss", alpha=3e-6, class_weight="balanced", random_state=0, max_iter=20),
         )
-        weights = [Settings().natural if rows[n]["origin"] == "natural" else 1.0 for n in seen]
-        model.fit([texts[n] for n in seen], labels[seen], sgdclassifier__sample_weight=weights)
+        counts = [Settings().natural if rows[n]["origin"] == "natural" else 1.0 for n in seen]
+        model.fit([texts[n] for n in seen], labels[seen], sgdclassifier__sample_weight=counts)
         sums = np.full((len(unseen), len(LABELS)), -99.0, dtype=np.float32)
         sums[:, model.classes_] = model.decision_function([texts[n] for n in unseen])
         return sums
@@ -198,6 +206,35 @@ def task_types(path: Path, quick: bool, shipped: bool) -> None:
     print(f"weights: {size:,} bytes")
 
 
+def plain_words(prompt: str) -> str:
+    return " ".join(re.findall(r"\w+", prompt.lower()))
+
+
+def natural_dev(path: Path, given: Path, misjudged: bool) -> None:
+    rows, seen = corpus(NATURAL_DEV), corpus(path)
+    seen += own.prompts(seen, Settings().seed)
+    known = {plain_words(row["text"]) for row in seen}
+    if copied := [row["text"] for row in rows if plain_words(row["text"]) in known]:
+        sys.exit(f"Training has read some of {NATURAL_DEV.name}: change them there. {copied}")
+    recogniser = text.network(weights.load(given.read_bytes()))
+    chances = [recogniser.probabilities(row["text"]) for row in rows]
+    sums = np.array([[chance[TaskType(label)] for label in LABELS] for chance in chances], dtype=np.float32)
+    wanted = label_numbers(rows)
+    for part in ("development", "check"):
+        here = np.array([row["part"] == part for row in rows])
+        show(f"natural prompts, {part}", wanted[here], sums[here])
+    found = [LABELS[number] for number in sums.argmax(1)]
+    mistakes = Counter(
+        (row["task_type"], label) for row, label in zip(rows, found, strict=True) if row["task_type"] != label
+    )
+    print("\nmistaken, both parts")
+    for (right, label), count in mistakes.most_common():
+        print(f"  {count}  {right} for {label}")
+    for row, label in zip(rows, found, strict=True):
+        if misjudged and row["part"] == "development" and row["task_type"] != label:
+            print(f"\n{row['task_type']} for {label}: {row['text'][:300]}")
+
+
 def main() -> None:
     options = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -208,6 +245,11 @@ def main() -> None:
     kind.add_argument("--quick", action="store_true")
     kind.add_argument("--shipped", action="store_true")
     kind.set_defaults(run=lambda given: task_types(given.corpus, given.quick, given.shipped))
+    kind = kinds.add_parser("natural-dev")
+    kind.add_argument("--corpus", type=Path, default=CORPUS)
+    kind.add_argument("--weights", type=Path, default=OUT)
+    kind.add_argument("--misjudged", action="store_true")
+    kind.set_defaults(run=lambda given: natural_dev(given.corpus, given.weights, given.misjudged))
     given = options.parse_args()
     given.run(given)
 

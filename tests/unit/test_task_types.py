@@ -23,6 +23,10 @@ PASSAGE = (
     "planned it for six lanes, but the council wanted eight. Today some 160,000 cars cross it every day, and "
     "the toll is paid in one direction only."
 )
+MINUTES = (
+    "1. Opening, two members excused.\n2. Last minutes approved.\n3. Fence: offer of 2,300 accepted, Ms Dale "
+    "to order it.\n4. Insurance: Mr Poole asks for a second offer by 1 May.\n5. Summer party on 20 June."
+)
 
 CLEAR = {
     TaskType.QA: [
@@ -36,6 +40,11 @@ CLEAR = {
         "富士山の高さは何メートルですか？",
         "Почему трава зелёная?",
         "ما هي عاصمة اليابان؟",
+        "How does autoscaling work in Kubernetes?",
+        "What is the difference between a thread pool and an event loop?",
+        "Compare radix trees and hash tables.",
+        "Best way to season a wooden chopping board?",
+        "explain idempotency to me",
     ],
     TaskType.CODE_GENERATION: [
         "Write a Python function that returns the second largest number of a list.",
@@ -59,6 +68,7 @@ CLEAR = {
         f"Was macht dieser Code?\n\n```\n{CODE}\n```",
         f"优化这段代码：\n```\n{CODE}\n```",
         f"Explique ce code :\n```\n{CODE}\n```",
+        f"Please review this code: {CODE}",
         f"Исправь ошибку в этом коде:\n```\n{CODE}\n```",
     ],
     TaskType.REASONING: [
@@ -70,6 +80,8 @@ CLEAR = {
         "Résous l'équation x^2 - 4x + 3 = 0.",
         "Resuelve la ecuación 2x + 8 = 20.",
         "Реши уравнение 6x - 5 = 13.",
+        "A judge, a smith and a baker sit at a table. Only one of them ever lies. The smith says the judge "
+        "lies, the judge says the baker lies. Who is the liar?",
     ],
     TaskType.CREATIVE_WRITING: [
         "Write a poem about an old lighthouse keeper.",
@@ -80,6 +92,8 @@ CLEAR = {
         "Escribe un poema sobre la lluvia.",
         "Напиши стихотворение про зиму.",
         "اكتب قصيدة عن القمر",
+        "Invent six names for a little tea shop",
+        "You're a ghost in an old theatre. I open the door with a torch in my hand.",
     ],
     TaskType.SUMMARIZATION: [
         f"Summarize the following text:\n\n{PASSAGE}",
@@ -88,12 +102,18 @@ CLEAR = {
         f"总结以下内容：\n\n{PASSAGE}",
         f"Résume le texte suivant :\n\n{PASSAGE}",
         f"Resume el siguiente texto:\n\n{PASSAGE}",
+        f"{MINUTES}\n\nPlease summarise these minutes.",
+        f"whats the gist: {PASSAGE}",
+        "make this sound friendlier: You forgot to pay the invoice again.",
     ],
     TaskType.EXTRACTION_CLASSIFICATION: [
         f"{PASSAGE}\n\nQuestion: Who planned the bridge?",
         f"Extract all dates and names from this text:\n\n{PASSAGE}",
         'Classify the sentiment as positive or negative: "The room was dirty and nobody answered the phone."',
         f"Extrahiere alle Namen: {PASSAGE}",
+        f"{MINUTES}\n\nwhat are the action items?",
+        'is this positive or negative? "The soup was salty and the waiter rolled his eyes."',
+        "give me this as JSON: Rosa Klein, 52, Bremen, plumber",
     ],
     TaskType.TRANSLATION: [
         "Translate into German: The bus leaves at nine.",
@@ -105,6 +125,9 @@ CLEAR = {
         "英語に翻訳して：バスは九時に出発します。",
         "Переведи на английский: Автобус отходит в девять.",
         "ترجم إلى الإنجليزية: تغادر الحافلة في التاسعة.",
+        'how do you say "the bill, please" in Italian?',
+        "in English please: Der Aufzug ist seit gestern kaputt.",
+        "what does 'Fernweh' mean in English?",
     ],
     TaskType.CHAT: [
         "hi there!",
@@ -118,6 +141,9 @@ CLEAR = {
         "こんにちは、元気ですか？",
         "Привет, как дела?",
         "مرحبا، كيف حالك؟",
+        "thx",
+        "ok cool",
+        "你好",
     ],
 }  # fmt: skip
 

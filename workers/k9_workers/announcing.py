@@ -15,6 +15,7 @@ from k9_broker.errors import K9Error, LedgerUnavailable
 from k9_broker.latency import moved
 from k9_broker.models import Latency, ModelCard
 from k9_broker.ports import Caller
+from k9_broker.requests import Kind
 from k9_workers.callers import operations_of
 from k9_workers.measuring import Measuring
 
@@ -99,8 +100,11 @@ class Announcer:
 
     async def _serve(self, models: tuple[str, ...]) -> None:
         if models != self._models:
-            try:  # in a thread: the first card of a cloud model loads the price lists
-                self._cards = await asyncio.to_thread(self._make_cards, models)
+            try:
+                if self._backend.kind is Kind.LOCAL:
+                    self._cards = self._make_cards(models)
+                else:  # in a thread: the first card of a cloud model loads the price lists
+                    self._cards = await asyncio.to_thread(self._make_cards, models)
             except Exception:
                 logger.exception("%s is announced without cards", self._backend.name)
                 self._cards = {}
