@@ -49,9 +49,8 @@ def create_app(settings: Settings, redis_url: str, *, opener: Opener = open_redi
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        for (
-            name
-        ) in settings.unknown_tenants:  # a slip of the pen would leave its privacy or budget without effect
+        # A slip of the pen would leave a tenant's privacy or budget without effect.
+        for name in settings.unknown_tenants:
             log.warning("k9.toml speaks of the tenant %r, which no key in K9_API_KEYS names", name)
         router.warm_up()  # now: no request waits for it, and a broken installation fails at once
         broker = await opener(redis_url, settings.jobs)

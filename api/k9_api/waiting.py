@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections.abc import Mapping
+from typing import Any
 
 from starlette.requests import Request
 
@@ -34,10 +36,26 @@ def seconds_to_wait(request: Request) -> float:
 
 async def owned(here: Context, request: Request, job_id: str) -> Job:
     """The job, if it is the caller's. Raises `Unauthorized` and `JobNotFound`."""
+    tenant = _asking(here, request, job_id)
+    return _of(tenant, await here.broker.ledger.get(job_id))
+
+
+async def owned_decision(here: Context, request: Request, job_id: str) -> tuple[Job, Mapping[str, Any]]:
+    """The job and the decision that queued it, if it is the caller's; raises what `owned` does."""
+    tenant = _asking(here, request, job_id)
+    job, explained = await here.broker.ledger.explanation(job_id)
+    return _of(tenant, job), explained
+
+
+def _asking(here: Context, request: Request, job_id: str) -> str:
+    """Whose request it is, if it asks for what can be a job."""
     tenant = here.keys.tenant(request)
     if not _JOB_ID.fullmatch(job_id):
         raise JobNotFound
-    job = await here.broker.ledger.get(job_id)
+    return tenant
+
+
+def _of(tenant: str, job: Job) -> Job:
     if job.tenant != tenant:
         raise JobNotFound
     return job

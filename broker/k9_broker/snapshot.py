@@ -10,6 +10,8 @@ from k9_broker.errors import MAX_RETRY_AFTER
 from k9_broker.models import Latency, ModelCard
 from k9_broker.requests import Kind, Operation, Priority
 
+_NOTHING_KNOWN = ModelCard()
+
 
 @dataclass(frozen=True, slots=True)
 class BackendView:
@@ -37,6 +39,15 @@ class BackendView:
     """How fast they answer now."""
     slot_usd_per_hour: float = 0.0
     """What holding one of its slots costs."""
+
+    def card(self, model: str) -> ModelCard:
+        """What is known of a model here; an empty card when nothing is."""
+        return self.cards.get(model, _NOTHING_KNOWN)
+
+    def can(self, model: str, operation: Operation) -> bool:
+        """Whether the backend offers the operation, and the model's card does not say otherwise."""
+        said = self.card(model).operations
+        return operation in self.operations and (not said or operation in said)
 
     def estimated_wait(self, priority: Priority) -> float:
         """Seconds until a new job of this priority would start, if the present rate holds."""

@@ -107,12 +107,10 @@ def prompt_tokens(request: InferenceRequest) -> TokenEstimate:
     return TokenEstimate(whole.least + extra, whole.likely + extra)
 
 
-def longest_input(request: InferenceRequest) -> TokenEstimate:
-    """What must fit the model's window at once: the prompt, or the longest of several prompts or inputs."""
-    several = _several(request)
-    if not several:
-        return prompt_tokens(request)
-    return max((_estimate(one) for one in several), key=lambda estimate: estimate.likely)
+def longest_input(request: InferenceRequest, whole: TokenEstimate) -> TokenEstimate:
+    """What must fit the model's window at once: the longest of several prompts or inputs, else `whole`."""
+    several = map(_estimate, _several(request))
+    return max(several, key=lambda estimate: estimate.likely, default=whole)
 
 
 def _several(request: InferenceRequest) -> list[Any]:

@@ -102,12 +102,16 @@ def test_a_suffix_counts() -> None:
     ("given_", "longest"), [("one two", 2), (["a", ENGLISH, "b"], 50), ([1, 2, 3], 3), ([[1], [1, 2]], 2)]
 )
 def test_the_longest_input_is_what_must_fit(given_: Any, longest: int) -> None:
-    assert tokens.longest_input(embeddings(given_)).likely == pytest.approx(longest, abs=2)
+    request = embeddings(given_)
+    assert tokens.longest_input(request, tokens.prompt_tokens(request)).likely == pytest.approx(
+        longest, abs=2
+    )
 
 
 def test_the_longest_is_what_has_most_tokens() -> None:
     chinese = CHINESE * 10
-    estimate = tokens.longest_input(embeddings(["x" * (len(chinese) + 1), chinese]))
+    request = embeddings(["x" * (len(chinese) + 1), chinese])
+    estimate = tokens.longest_input(request, tokens.prompt_tokens(request))
     assert estimate == tokens.estimate_text(chinese)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -26,9 +26,21 @@ def usd(amount: float | None) -> str:
     return f"{sign}${size:,.{digits}f}"
 
 
-def print_decision(console: Console, said: Said) -> None:
+def show(said: Said, ending: Callable[[Said], Iterable[tuple[str, str]]], *, as_json: bool) -> None:
+    """A route object as JSON, or in tables with what `ending` says of it below them."""
+    from rich.console import Console
+
+    console = Console()
+    if as_json:
+        console.print_json(data=said)
+        return
+    _print_decision(console, said)
+    _print_pairs(console, ending(said))
+
+
+def _print_decision(console: Console, said: Said) -> None:
     """What the request was taken for; the candidates in order, the choice marked; the removals."""
-    print_pairs(console, _taken_for(said))
+    _print_pairs(console, _taken_for(said))
     if said.get("candidates"):
         console.print()
         console.print(_candidates(said, ", " if console.width >= 100 else "\n"))
@@ -38,7 +50,7 @@ def print_decision(console: Console, said: Said) -> None:
     console.print()
 
 
-def print_pairs(console: Console, pairs: Iterator[tuple[str, str]] | Sequence[tuple[str, str]]) -> None:
+def _print_pairs(console: Console, pairs: Iterable[tuple[str, str]]) -> None:
     """Names and values, one a line, whatever is in them."""
     from rich.table import Table
     from rich.text import Text

@@ -7,8 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from k9_api.cli.decided import comparison, print_decision, print_pairs, usd
-from k9_api.cli.where import Url, answer, client
+from k9_api.cli.decided import Said, comparison, show, usd
+from k9_api.cli.where import AsJson, Url, answer, client
 from k9_broker.errors import BadRequest
 from k9_broker.requests import Kind, Privacy, TaskType
 
@@ -19,7 +19,6 @@ Strategy = Annotated[str | None, typer.Option(help="The strategy to decide by.")
 Type = Annotated[TaskType | None, typer.Option("--task-type", help="What kind of work it is.")]
 Where = Annotated[Privacy | None, typer.Option("--privacy", help="Where it may go.")]
 Only = Annotated[Kind | None, typer.Option("--kind", help="The only kind of backend it may go to.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print what the API answers.")]
 
 
 def route(
@@ -34,8 +33,6 @@ def route(
     as_json: AsJson = False,
 ) -> None:
     """Show where a prompt would go, and why. Nothing is sent to a model."""
-    from rich.console import Console
-
     messages = [{"role": "user", "content": _text(prompt)}]
     if system is not None:
         messages.insert(0, {"role": "system", "content": system})
@@ -47,12 +44,7 @@ def route(
     }
     with client(url) as api:
         said: dict[str, Any] = answer(api.post("/v1/route", json=body))
-    console = Console()
-    if as_json:
-        console.print_json(data=said)
-        return
-    print_decision(console, said)
-    print_pairs(console, _ending(said))
+    show(said, _ending, as_json=as_json)
 
 
 def _text(prompt: str | None) -> str:
@@ -66,7 +58,7 @@ def _text(prompt: str | None) -> str:
     return text
 
 
-def _ending(said: dict[str, Any]) -> list[tuple[str, str]]:
+def _ending(said: Said) -> list[tuple[str, str]]:
     if (choice := said["choice"]) is None:
         error = said["refusal"]
         return [("refused", f"{error['message']} ({error['code']})")]

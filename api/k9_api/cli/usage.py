@@ -7,12 +7,11 @@ from typing import Annotated, Any
 import typer
 
 from k9_api.cli.decided import usd
-from k9_api.cli.where import Url, http_get
+from k9_api.cli.where import AsJson, Url, http_get
 
 COLUMNS = ("day", "model", "kind", "jobs", "in", "out", "cost", "saved")
 
 Days = Annotated[int, typer.Option(min=1, max=366, help="How many days, today included (UTC).")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print what the API answers.")]
 
 
 def usage(days: Days = 30, url: Url = None, as_json: AsJson = False) -> None:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 DEFAULT_URL = "http://127.0.0.1:8765"
 
+AsJson = Annotated[bool, typer.Option("--json", help="Print what the API answers.")]
 Url = Annotated[
     str | None,
     typer.Option("--url", help="Where K-9 answers; default: K9_URL, what `k9 up` started, else port 8765."),

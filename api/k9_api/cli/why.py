@@ -3,27 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
-from k9_api.cli.decided import print_decision, print_pairs, usd
-from k9_api.cli.jobs import AsJson, Id
-from k9_api.cli.where import Url, http_get
+from k9_api.cli.decided import Said, show, usd
+from k9_api.cli.jobs import Id
+from k9_api.cli.where import AsJson, Url, http_get
 
 
 def why(id: Id, url: Url = None, as_json: AsJson = False) -> None:
     """Show why a job went where it went, and what has become of it."""
-    from rich.console import Console
-
-    said = http_get(url, f"/v1/jobs/{id}/route")
-    console = Console()
-    if as_json:
-        console.print_json(data=said)
-        return
-    print_decision(console, said)
-    print_pairs(console, _became(said))
+    show(http_get(url, f"/v1/jobs/{id}/route"), _became, as_json=as_json)
 
 
-def _became(said: dict[str, Any]) -> Iterator[tuple[str, str]]:
+def _became(said: Said) -> Iterator[tuple[str, str]]:
     choice, usage = said["choice"], said["usage"]
     yield "went to", f"{choice['backend']} ({choice['kind']}), {choice['model']}"
     yield "because", choice["reason"]

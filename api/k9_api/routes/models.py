@@ -12,7 +12,6 @@ from starlette.responses import Response
 
 from k9_api.context import context
 from k9_broker.errors import ModelNotFound
-from k9_broker.models import ModelCard
 from k9_broker.policy import AUTO
 from k9_broker.requests import Operation
 from k9_broker.snapshot import BackendView
@@ -91,13 +90,7 @@ def _operations(models: Iterable[dict[str, Any]]) -> list[Operation]:
 
 
 def _model(name: str, backends: Sequence[BackendView]) -> dict[str, Any]:
-    cards = [backend.cards.get(name, _UNKNOWN) for backend in backends]
-    operations = {
-        operation
-        for backend, card in zip(backends, cards, strict=True)
-        for operation in backend.operations
-        if not card.operations or operation in card.operations
-    }
+    operations = [one for one in Operation if any(backend.can(name, one) for backend in backends)]
     return {
         "id": name,
         "object": "model",
@@ -108,13 +101,10 @@ def _model(name: str, backends: Sequence[BackendView]) -> dict[str, Any]:
                 {
                     "name": backend.name,
                     "kind": backend.kind,
-                    **card.model_dump(exclude_defaults=True, exclude={"operations"}),
+                    **backend.card(name).model_dump(exclude_defaults=True, exclude={"operations"}),
                 }
-                for backend, card in zip(backends, cards, strict=True)
+                for backend in backends
             ],
             "operations": sorted(operations),
         },
     }
-
-
-_UNKNOWN = ModelCard()

@@ -13,7 +13,7 @@ from k9_api.dialects.openai import ingress
 from k9_api.dialects.openai.shapes import ChatBody, CompletionBody, EmbeddingBody, JobBody
 from k9_api.reading import read_body
 from k9_api.routes.describe import json_body
-from k9_api.waiting import owned
+from k9_api.waiting import owned_decision
 from k9_broker.strategy.admission import choose
 
 router = APIRouter(tags=["k9"])
@@ -42,6 +42,5 @@ async def plan(request: Request) -> Response:
 async def explain_job(request: Request, job_id: str) -> Response:
     """The decision that queued a job, whom admission took, and what has become of the job since."""
     here = context(request)
-    await owned(here, request, job_id)
-    job, explained = await here.broker.ledger.explanation(job_id)
+    job, explained = await owned_decision(here, request, job_id)
     return Response(to_json(routeview.taken(job, explained)), media_type="application/json")

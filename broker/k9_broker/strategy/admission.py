@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from k9_broker.requests import Kind, Priority, Privacy
 from k9_broker.snapshot import Snapshot
 from k9_broker.strategy.decision import LOCAL_QUEUES, Candidate, Decision
+from k9_broker.strategy.filters import LOCAL_ONLY
 
 FULL = "overflow:depth"
 NO_MONEY = "budget:exhausted"
 NO_PRICE = "budget:unknown-price"
-NOT_LOCAL = "privacy:local-only"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ def choose(decision: Decision, snapshot: Snapshot, priority: Priority, spent: in
 def _obstacle(decision: Decision, candidate: Candidate, waiting: int, spent: int) -> str | None:
     stays = candidate.kind is Kind.LOCAL and candidate.queue.startswith(LOCAL_QUEUES)
     if decision.privacy is Privacy.LOCAL_ONLY and not stays:
-        return NOT_LOCAL
+        return LOCAL_ONLY
     if decision.budget is not None:
         if candidate.cost is None:
             return NO_PRICE

@@ -14,7 +14,7 @@ from k9_broker.errors import BadRequest
 from k9_broker.models import ModelCard, Prices
 from k9_broker.money import nanos
 from k9_broker.naming import queue_name
-from k9_broker.policy import Policy, Selector, Strategy
+from k9_broker.policy import AUTO, Policy, Selector, Strategy
 from k9_broker.recognise import asked_text
 from k9_broker.requests import InferenceRequest, Kind, Operation
 from k9_broker.sensitive import Detector
@@ -22,7 +22,7 @@ from k9_broker.snapshot import Snapshot
 from k9_broker.strategy import filters, scorers
 from k9_broker.strategy.builtin import named_fully, strategies_of
 from k9_broker.strategy.decision import Candidate, Decision, Removal
-from k9_broker.strategy.needs import AUTO, Needs, needs_of
+from k9_broker.strategy.needs import Needs, needs_of
 from k9_broker.strategy.offers import embedding_model, offers
 from k9_broker.strategy.pickers import Rated, best_first, spread
 from k9_broker.strategy.places import Place, models_of, place
@@ -143,10 +143,10 @@ class Router:
         if self.policy.compare_with is not None:
             named = self.policy.compare_with
             return Prices(named.model, named.input_usd, named.output_usd)
-        cards = {view.name: view.cards for view in snapshot.backends}
+        views = {view.name: view for view in snapshot.backends}
         for candidate in ordered:
             if candidate.kind is Kind.CLOUD and candidate.cost is not None:
-                return _prices(candidate.model, cards[candidate.backend][candidate.model])
+                return _prices(candidate.model, views[candidate.backend].card(candidate.model))
         if any(candidate.kind is Kind.CLOUD for candidate in ordered):
             return None
         # None may take it, for privacy or because the model was named: which would, if any might?
@@ -158,7 +158,7 @@ class Router:
         ]
         able, _ = _sift(needs, [one for one in free if one.cost is not None], filters.CAPABILITIES)
         for candidate in self._rank(needs, strategy, able)[:1]:
-            return _prices(candidate.model, cards[candidate.backend][candidate.model])
+            return _prices(candidate.model, views[candidate.backend].card(candidate.model))
         return None
 
 

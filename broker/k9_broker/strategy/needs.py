@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from k9_broker import tokens
-from k9_broker.policy import AUTO as AUTO
-from k9_broker.policy import Policy, Rule, Selector
+from k9_broker.policy import AUTO, Policy, Rule, Selector
 from k9_broker.recognise import Recognition, recognise
 from k9_broker.requests import InferenceRequest, Operation, Privacy
 from k9_broker.sensitive import Detector
@@ -69,7 +68,7 @@ def needs_of(request: InferenceRequest, policy: Policy, detector: Detector) -> N
         privacy=Privacy.LOCAL_ONLY if privacy_by else Privacy.ANY,
         privacy_by=privacy_by,
         prompt=prompt,
-        window=prompt if request.operation is Operation.CHAT else tokens.longest_input(request),
+        window=tokens.longest_input(request, prompt),
         asked_output=None if embeds else tokens.asked_output(request),
         output=0 if embeds else tokens.expected_output(request, found.task_type),
         tools=bool(body.get("tools")) and body.get("tool_choice") != "none",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from k9_broker.policy import Policy
 from k9_broker.requests import Kind, Operation
-from k9_broker.snapshot import BackendView, Snapshot
+from k9_broker.snapshot import Snapshot
 from k9_broker.strategy import filters
 from k9_broker.strategy.decision import Removal
 from k9_broker.strategy.needs import Needs
@@ -55,13 +55,8 @@ def embedding_model(needs: Needs, snapshot: Snapshot, policy: Policy) -> str | N
     if known := policy.embedding_model or snapshot.embedding_model:
         return known
     ranked = [
-        (_EMBEDDING not in _tags(view, model), view.kind is not Kind.LOCAL, order, model)
+        (_EMBEDDING not in view.card(model).tags, view.kind is not Kind.LOCAL, order, model)
         for order, view in enumerate(snapshot.backends)
         for model in models_of(view, Operation.EMBEDDINGS)
     ]
     return min(ranked)[-1] if ranked else None
-
-
-def _tags(view: BackendView, model: str) -> tuple[str, ...]:
-    card = view.cards.get(model)
-    return card.tags if card else ()

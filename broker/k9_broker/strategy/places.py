@@ -15,7 +15,6 @@ from k9_broker.strategy.needs import Needs
 UNMEASURED = {Kind.LOCAL: Latency(ttft=0.3, tpot=0.02), Kind.CLOUD: Latency(ttft=0.6, tpot=0.012)}
 """What is expected of a model that has not been called yet."""
 _UNMEASURED_EMBEDDINGS = Latency(ttft=0.2, tpot=0)
-_NO_CARD = ModelCard()
 
 
 class Place(NamedTuple):
@@ -36,12 +35,7 @@ class Place(NamedTuple):
 
 def models_of(backend: BackendView, operation: Operation) -> Iterator[str]:
     """The models of a backend that can do the operation, in order of their names."""
-    if operation not in backend.operations:
-        return
-    for model in sorted(backend.models):
-        can = backend.cards.get(model, _NO_CARD).operations
-        if not can or operation in can:
-            yield model
+    return (model for model in sorted(backend.models) if backend.can(model, operation))
 
 
 @lru_cache(maxsize=4096)
@@ -50,7 +44,7 @@ def _words(kind: Kind, backend: str, model: str, tags: tuple[str, ...]) -> froze
 
 
 def place(backend: BackendView, model: str, needs: Needs) -> Place:
-    card = backend.cards.get(model, _NO_CARD)
+    card = backend.card(model)
     operation = needs.request.operation
     prior = _UNMEASURED_EMBEDDINGS if operation is Operation.EMBEDDINGS else UNMEASURED[backend.kind]
     wait = backend.estimated_wait(needs.request.priority)
