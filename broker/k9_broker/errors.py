@@ -1,16 +1,14 @@
 """One tree of errors for the whole of K-9.
 
-Each class carries what every reader of it needs: `code` (stable, for programs), `status` (the
-HTTP status a caller sees), `retryable` (whether the same request may succeed later or elsewhere)
-and, as the class's docstring, the message a person reads: what happened and the next step. The
-one who raises says whether and when to retry; nobody downstream guesses.
-
-No message ever contains a prompt, an answer or a key.
+Each class carries what every reader of it needs: `code` (stable, for programs), `status` (the HTTP
+status a caller sees), `retryable` (whether the same request may succeed later or elsewhere) and, as the
+class's docstring, the message a person reads: what happened and the next step. It never contains a prompt,
+an answer or a key. The one who raises says whether and when to retry; nobody downstream guesses.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 MAX_RETRY_AFTER = 60.0
@@ -44,12 +42,8 @@ class K9Error(Exception):
 
     def record(self) -> dict[str, Any]:
         """The error as the ledger keeps it; `from_record` is its inverse."""
-        return {
-            "code": self.code,
-            "message": self.message,
-            "param": self.param,
-            "retry_after": self.retry_after,
-        }
+        told = {"param": self.param, "retry_after": self.retry_after}
+        return {"code": self.code, "message": self.message, **told}
 
 
 class ConfigurationError(K9Error):
@@ -79,6 +73,12 @@ class ContextTooLong(BadRequest):
     """The prompt and the tokens asked for do not fit the model's context. Shorten the prompt."""
 
     code = "context_length_exceeded"
+
+
+class ContentFiltered(BadRequest):
+    """The backend's content filter refused the request. Change the prompt or choose another model."""
+
+    code = "content_filter"
 
 
 class BodyTooLarge(BadRequest):
@@ -136,13 +136,10 @@ class JobNotFound(K9Error):
 
 
 class PrivacyRefused(K9Error):
-    """This request may go to local backends only, and none of them can take it.
-
-    Not retryable: it was not full, it was not allowed.
-    """
+    """This request may go to local backends only, and none of them can take it."""
 
     code = "privacy_refused"
-    status = 403
+    status = 403  # not to be retried: nothing was full, it was not allowed
     type = "invalid_request_error"
 
 
@@ -246,6 +243,13 @@ class BackendCredentials(BackendError):
     retryable = False
 
 
+class CircuitOpen(BackendError):
+    """No instance of the backend is fit to be called now, so none was. `k9 doctor` says what is wrong."""
+
+    code = "circuit_open"
+    status = 503
+
+
 class StreamTruncated(BackendError):
     """The backend's stream ended before the answer was complete."""
 
@@ -286,14 +290,11 @@ class JobExpired(K9Error):
     status = 504
 
 
-def _tree(root: type[K9Error]) -> Iterator[type[K9Error]]:
-    yield root
-    for child in root.__subclasses__():
-        yield from _tree(child)
+def _tree(root: type[K9Error]) -> list[type[K9Error]]:
+    return [root, *(kind for child in root.__subclasses__() for kind in _tree(child))]
 
 
 def from_record(record: Mapping[str, Any]) -> K9Error:
     """The error a ledger record holds; a code this version does not know becomes a plain `K9Error`."""
-    kinds = {kind.code: kind for kind in _tree(K9Error)}
-    kind = kinds.get(str(record.get("code")), K9Error)
+    kind = {one.code: one for one in _tree(K9Error)}.get(str(record.get("code")), K9Error)
     return kind(record.get("message"), param=record.get("param"), retry_after=record.get("retry_after"))

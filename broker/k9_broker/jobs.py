@@ -81,6 +81,12 @@ class Job:
     """What the same would be charged without local backends."""
     cloud_cost: int | None = None
     """Nano-dollars the same would have cost in the cloud, once it has ended."""
+    tried: tuple[str, ...] = ()
+    """Backends that have failed it."""
+    calls: int = 0
+    """Upstream calls it had caused when it last changed its backend."""
+    home: str = ""
+    """The backend it was moved away from while it waited, because that was down."""
 
     @property
     def queue_seconds(self) -> float | None:

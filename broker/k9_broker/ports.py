@@ -8,11 +8,13 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from k9_broker.backends import Announcement
+from k9_broker.health import InstanceHealth
 from k9_broker.jobs import Claim, Job, JobState
+from k9_broker.models import ModelCard
 from k9_broker.requests import InferenceRequest, Kind, Operation, Priority
 from k9_broker.results import Chunk, Outcome, Result
 from k9_broker.snapshot import Snapshot
-from k9_broker.strategy.decision import Decision
+from k9_broker.strategy.decision import Candidate, Decision
 from k9_broker.usage import UsageRow
 
 
@@ -76,6 +78,26 @@ class Ledger(Protocol):
 
     async def hand_back(self, claim: Claim) -> bool:
         """Return a running job to the front of its queue, under the next generation."""
+        ...
+
+    async def reroute(
+        self,
+        job: Job,
+        places: Sequence[Candidate],
+        *,
+        leaves: str,
+        calls: int,
+        token: str = "",
+        home: str = "",
+    ) -> str | None:
+        """Move a job to the first of `places` that has room, under its next generation.
+
+        `leaves` is why it leaves its backend; `calls` how many upstream calls it has caused so far.
+        With the `token` of its claim a running job moves, without it one that waits; `home` is the
+        backend that shall have it back. A running job without one was failed by its backend. Gives the
+        backend it went to, the empty string when none has room (nothing has changed then), or `None`
+        when the job is superseded.
+        """
         ...
 
     async def cancel(self, job_id: str) -> Job:
@@ -167,6 +189,10 @@ class Fleet(Protocol):
         """How many jobs have ended, over all processes, by backend, operation and state."""
         ...
 
+    async def rerouted(self) -> Mapping[tuple[str, str, str], int]:
+        """How many jobs have changed their backend, by the one they left, the one they went to, and why."""
+        ...
+
     async def snapshot(self, *, fresh: bool = False) -> Snapshot:
         """The fleet, at most some tens of milliseconds old; `fresh`: as the store has it now."""
         ...
@@ -184,8 +210,25 @@ class Caller(Protocol):
     before any byte of an answer.
     """
 
-    async def models(self) -> Sequence[str]:
-        """The models the backend has now."""
+    async def models(self) -> Mapping[str, ModelCard]:
+        """The models the backend has now, each with what the backend itself says of it."""
+        ...
+
+    def health(self) -> Sequence[InstanceHealth]:
+        """How each instance is now; none for a model in process."""
+        ...
+
+    @property
+    def spare(self) -> bool:
+        """Whether a call that failed just now may succeed at another instance."""
+        ...
+
+    async def watch(self) -> None:
+        """Look after the health of the instances until cancelled."""
+        ...
+
+    def reset(self) -> None:
+        """Close every circuit: the operator says that what was wrong is mended."""
         ...
 
     async def call(self, request: InferenceRequest) -> Result:

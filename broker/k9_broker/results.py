@@ -10,7 +10,7 @@ from __future__ import annotations
 from array import array
 from base64 import b64decode, b64encode
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from sys import byteorder
 from typing import Any, Self
 
@@ -31,6 +31,8 @@ class Usage:
     completion: int = 0
     cached: int = 0
     reasoning: int = 0
+    written: int = 0
+    """Of the prompt, what the provider put into its cache."""
 
     def __add__(self, other: Usage) -> Usage:
         return Usage(
@@ -38,6 +40,7 @@ class Usage:
             self.completion + other.completion,
             self.cached + other.cached,
             self.reasoning + other.reasoning,
+            self.written + other.written,
         )
 
     @property
@@ -45,12 +48,13 @@ class Usage:
         return self.prompt + self.completion
 
     def openai(self) -> dict[str, Any]:
-        """OpenAI's `usage` object for text answers."""
+        """OpenAI's `usage` object for text answers, with cache writes where there are any."""
+        written = {"cache_write_tokens": self.written} if self.written else {}
         return {
             "prompt_tokens": self.prompt,
             "completion_tokens": self.completion,
             "total_tokens": self.total,
-            "prompt_tokens_details": {"cached_tokens": self.cached, "audio_tokens": 0},
+            "prompt_tokens_details": {"cached_tokens": self.cached, "audio_tokens": 0, **written},
             "completion_tokens_details": {
                 "reasoning_tokens": self.reasoning,
                 "audio_tokens": 0,
@@ -74,6 +78,7 @@ class Usage:
             completion=completion,
             cached=_count(prompt_details.get("cached_tokens"), prompt),
             reasoning=_count(completion_details.get("reasoning_tokens")),
+            written=_count(prompt_details.get("cache_write_tokens"), prompt),
         )
 
 
@@ -147,7 +152,7 @@ class Result:
         """A JSON head line, then the packed vectors if there are any; `load` is its inverse."""
         head = {
             "model": self.model,
-            "usage": [self.usage.prompt, self.usage.completion, self.usage.cached, self.usage.reasoning],
+            "usage": astuple(self.usage),
             "body": self.body,
             "dimensions": self.vectors.dimensions if self.vectors else None,
             "errors": self.errors,

@@ -26,6 +26,7 @@ from k9_broker.backends import Backend
 from k9_broker.errors import ConfigurationError
 from k9_broker.models import ModelCard
 from k9_broker.policy import Aliases, CloudModel, Name, Policy, PrivacyPolicy, Rule, Strategy, TenantPolicy
+from k9_broker.requests import Priority
 from k9_broker.strategy.builtin import strategies_of
 
 _LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
@@ -61,8 +62,15 @@ class JobSettings(BaseModel):
     """A worker that is silent for so long has lost its jobs. Renewed at a quarter of it."""
     max_attempts: int = Field(default=3, ge=1)
     """Claims of one job whose workers died before it becomes a dead letter."""
+    max_calls: int = Field(default=3, ge=1)
+    """Upstream calls one interactive job may cause, over all its backends: its retries and reroutes."""
+    max_calls_batch: int = Field(default=6, ge=1)
+    """The same for a batch job."""
     retention_seconds: int = Field(default=24 * 3600, ge=1)
     """How long the record, the result and the relay of an ended job are kept."""
+
+    def most_calls(self, priority: Priority) -> int:
+        return self.max_calls if priority is Priority.INTERACTIVE else self.max_calls_batch
 
 
 class RoutingSettings(BaseModel):

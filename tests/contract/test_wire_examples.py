@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from contract_examples import NO_ANSWERS, STREAM_ERRORS, WAITS, errors_of
 from k9_broker import errors
 from k9_broker.dialects.base import Dialect
 from k9_broker.dialects.embeddings import inputs_of
@@ -25,81 +26,20 @@ OPERATIONS = {
     "/api/generate": ("ollama", Operation.COMPLETIONS),
     "/api/embed": ("ollama", Operation.EMBEDDINGS),
 }
+OWN = {"openai": "openai", "azure": "azure", "vllm": "vllm", "llamacpp": "llama.cpp"}
+"""The dialects of OpenAI's family, by the beginning of an example's name."""
+
 BACKENDS = ("openai", "vllm", "llamacpp", "ollama", "tgi", "tei", "azure")
 
-ERRORS: dict[str, type[errors.K9Error]] = {
-    "openai-error-400-context-length": errors.ContextTooLong,
-    "openai-error-400-unsupported-value": errors.UnsupportedParameter,
-    "openai-error-401": errors.BackendCredentials,
-    "openai-error-404-embedding-model": errors.ModelNotFound,
-    "openai-error-404-model": errors.ModelNotFound,
-    "openai-error-429-quota": errors.BackendQuotaExceeded,
-    "openai-error-429-rate-limit": errors.BackendRateLimited,
-    "openai-error-500": errors.BackendError,
-    "openai-error-502-html": errors.BackendError,
-    "openai-error-503": errors.BackendOverloaded,
-    "vllm-error-400-content-type": errors.BadRequest,
-    "vllm-error-400-context": errors.ContextTooLong,
-    "vllm-error-400-legacy": errors.ContextTooLong,
-    "vllm-error-400-validation": errors.BadRequest,
-    "vllm-error-401": errors.BackendCredentials,
-    "vllm-error-401-x-api-key": errors.BackendCredentials,
-    "vllm-error-404-model": errors.ModelNotFound,
-    "vllm-error-404-model-retrieve": errors.BadRequest,
-    "vllm-error-404-route": errors.BadRequest,
-    "vllm-error-500": errors.BackendError,
-    "vllm-error-503-queue": errors.BackendOverloaded,
-    "vllm-error-503-tokens": errors.BackendOverloaded,
-    "llamacpp-error-400-context": errors.ContextTooLong,
-    "llamacpp-error-401": errors.BackendCredentials,
-    "llamacpp-error-501-metrics": errors.UnsupportedParameter,
-    "llamacpp-health-loading": errors.BackendOverloaded,
-    "ollama-error-400-bad-json": errors.BadRequest,
-    "ollama-error-400-context": errors.ContextTooLong,
-    "ollama-error-400-embed-context": errors.ContextTooLong,
-    "ollama-error-400-embed-tokens": errors.BadRequest,
-    "ollama-error-400-no-body": errors.BadRequest,
-    "ollama-error-400-no-model": errors.BadRequest,
-    "ollama-error-400-no-tools": errors.UnsupportedParameter,
-    "ollama-error-400-think": errors.UnsupportedParameter,
-    "ollama-error-404-model": errors.ModelNotFound,
-    "ollama-error-500": errors.BackendError,
-    "ollama-error-503-queue": errors.BackendOverloaded,
-    "ollama-v1-error-404": errors.ModelNotFound,
-    "ollama-v1-messages-error-404": errors.ModelNotFound,
-    "tgi-error-401": errors.BackendCredentials,
-    "tgi-error-413": errors.BodyTooLarge,
-    "tgi-error-422-deserialize": errors.BadRequest,
-    "tgi-error-422-tools-and-format": errors.BadRequest,
-    "tgi-error-422-validation": errors.ContextTooLong,
-    "tgi-error-424": errors.BackendError,
-    "tgi-error-429": errors.BackendOverloaded,
-    "tgi-error-500": errors.BackendError,
-    "tei-error-422-length": errors.ContextTooLong,
-    "tei-error-429": errors.BackendOverloaded,
-    "tei-v1-error-422-batch-size": errors.BadRequest,
-    "azure-error-400-content-filter": errors.BadRequest,
-    "azure-error-401": errors.BackendCredentials,
-    "azure-error-404-deployment": errors.ModelNotFound,
-    "azure-error-404-resource": errors.BadRequest,
-    "azure-error-429": errors.BackendRateLimited,
+ERRORS = errors_of(*BACKENDS)
+BROKEN = {
+    name: kind
+    for name, kind in STREAM_ERRORS.items()
+    if name.partition("-")[0] in BACKENDS and name != "tgi-stream-error-overloaded"
 }
-"""The exact class of every example with an error status."""
+"""But for TGI's own route, which only the dialect `tgi` reads."""
 
-STREAM_ERRORS: dict[str, type[errors.K9Error]] = {
-    "openai-stream-truncated": errors.StreamTruncated,
-    "openai-stream-reset": errors.StreamTruncated,
-    "ollama-v1-stream-error-mid": errors.StreamTruncated,
-    "openai-stream-error-mid": errors.BackendError,
-    "vllm-stream-error-mid": errors.BackendError,
-    "ollama-stream-error-mid": errors.BackendError,
-    "tgi-chat-stream-error-overloaded": errors.BackendOverloaded,
-}
-
-NO_ANSWERS = {"ollama-chat-load", "ollama-chat-unload"}
-"""Successes of the server that answer nothing."""
-
-EMPTY_EMBEDDING = "ollama-embed-empty"
+EMPTY = {name for name in NO_ANSWERS if name.partition("-")[0] in BACKENDS}
 
 FINISH = {"stop", "length", "tool_calls", "content_filter", "function_call"}
 
@@ -118,7 +58,8 @@ class Example:
         where = self.sent.get("path", "").partition("?")[0]
         if "/deployments/" in where:
             where = "/v1/" + where.partition("/deployments/")[2].partition("/")[2]
-        self.dialect_name, self.operation = OPERATIONS.get(where, ("openai-compatible", None))
+        name, self.operation = OPERATIONS.get(where, ("openai-compatible", None))
+        self.dialect_name = OWN.get(self.name.partition("-")[0], name)
 
     @property
     def dialect(self) -> Dialect:
@@ -159,8 +100,6 @@ def replay(example: Example, size: int = 97) -> Iterator[dict[str, Any]]:
 
 def test_every_error_gives_its_class(examples: dict[str, Example]) -> None:
     failing = {name: example for name, example in examples.items() if example.status >= 400}
-    failing.pop("vllm-health-503", None)  # no body, no operation: a probe's business
-    failing.pop("tgi-health-503", None)
     assert set(failing) == set(ERRORS)
     got = {
         name: type(example.dialect.error(example.status, example.headers, example.body))
@@ -175,11 +114,8 @@ def test_waits_come_from_headers_of_waiting_statuses_only(examples: dict[str, Ex
         for name, example in examples.items()
         if example.status >= 400
     }
-    assert {name: wait for name, wait in waits.items() if wait is not None} == {
-        "openai-error-429-rate-limit": 1.2,
-        "openai-error-503": 1.0,
-        "azure-error-429": 37.0,
-    }
+    told = {name: wait for name, wait in WAITS.items() if name in ERRORS}
+    assert {name: wait for name, wait in waits.items() if wait is not None} == told
 
 
 def test_no_message_repeats_a_key_or_an_input(examples: dict[str, Example]) -> None:
@@ -197,7 +133,7 @@ def answers(examples: dict[str, Example], *, streamed: bool) -> list[Example]:
         if example.status == 200
         and example.operation
         and example.streamed is streamed
-        and example.name not in {*STREAM_ERRORS, *NO_ANSWERS, EMPTY_EMBEDDING}
+        and example.name not in {*BROKEN, *EMPTY}
     ]
 
 
@@ -252,14 +188,14 @@ def test_every_stream_parses(examples: dict[str, Example], size: int) -> None:
 
 
 def test_every_broken_stream_raises(examples: dict[str, Example]) -> None:
-    for name, kind in STREAM_ERRORS.items():
+    for name, kind in BROKEN.items():
         with pytest.raises(errors.K9Error) as caught:
             list(replay(examples[name]))
         assert type(caught.value) is kind, name
 
 
 def test_answers_that_are_none_raise(examples: dict[str, Example]) -> None:
-    for name in [*sorted(NO_ANSWERS), EMPTY_EMBEDDING]:
+    for name in sorted(EMPTY):
         example = examples[name]
         with pytest.raises(errors.BackendError):
             example.dialect.parse(example.request, example.body)
@@ -286,6 +222,7 @@ def test_vectors_are_bit_equal_in_both_encodings(examples: dict[str, Example]) -
 
 def test_models_are_listed(examples: dict[str, Example]) -> None:
     for name in ("openai-models", "vllm-models", "llamacpp-models", "tgi-models"):
+        assert examples[name].dialect.parse_models(examples[name].body)
         assert dialect_named("openai-compatible").parse_models(examples[name].body)
     names = dialect_named("ollama").parse_models(examples["ollama-tags"].body)
-    assert names == ("deepseek-r1:latest", "deepseek-r1", "llama3.2:latest", "llama3.2")
+    assert tuple(names) == ("deepseek-r1:latest", "deepseek-r1", "llama3.2:latest", "llama3.2")

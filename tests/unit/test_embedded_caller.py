@@ -87,7 +87,7 @@ async def test_a_text_or_a_list_of_texts_is_answered_in_order(
 
 
 async def test_it_has_one_model(caller: EmbeddedCaller) -> None:
-    assert await caller.models() == [MODEL_NAME]
+    assert list(await caller.models()) == [MODEL_NAME]
 
 
 @pytest.mark.parametrize(

@@ -165,4 +165,4 @@ def test_broken_streams(raw: bytes, kind: type[errors.K9Error]) -> None:
 
 def test_models_also_go_by_their_bare_names() -> None:
     body = json.dumps({"models": [{"name": "a:latest"}, {"model": "b:7b"}, {"name": "a"}, {}, 3]}).encode()
-    assert DIALECT.parse_models(body) == ("a:latest", "a", "b:7b")
+    assert tuple(DIALECT.parse_models(body)) == ("a:latest", "a", "b:7b")

@@ -34,8 +34,9 @@ def sent(request: InferenceRequest, **options: Any) -> dict[str, Any]:
 
 
 def test_the_simplest_requests_in_full() -> None:
-    assert sent(chat()) == {"model": "m", "messages": [USER], "stream": False, "truncate": False}
-    assert sent(text(stream=True)) == {"model": "m", "prompt": "p", "stream": True, "truncate": False}
+    whole = {"model": "m", "truncate": False, "shift": False}
+    assert sent(chat()) == {**whole, "messages": [USER], "stream": False}
+    assert sent(text(stream=True)) == {**whole, "prompt": "p", "stream": True}
     assert sent(embed("a")) == {"model": "m", "input": ["a"], "truncate": False}
     paths = [DIALECT.build(request, {}).path for request in (chat(), text(), embed("a"))]
     assert paths == ["/api/chat", "/api/generate", "/api/embed"]
@@ -67,6 +68,8 @@ def test_backend_options() -> None:
     assert body["options"] == {"num_ctx": 8192, "temperature": 0}
     assert (body["keep_alive"], body["truncate"]) == ("10m", True)
     assert sent(embed("a"), num_ctx=512)["options"] == {"num_ctx": 512}
+    assert sent(chat(), shift=True)["shift"] is True
+    assert [sent(chat(max_tokens=n), num_ctx=8192)["options"]["num_ctx"] for n in (1, 9000)] == [8192, 8192]
 
 
 @pytest.mark.parametrize(
@@ -82,9 +85,12 @@ def test_backend_options() -> None:
         ({"reasoning_effort": "none"}, {"think": False}),
         ({"reasoning_effort": "minimal"}, {"think": "low"}),
         ({"reasoning_effort": "high"}, {"think": "high"}),
+        ({"reasoning_effort": "max"}, {"think": "max"}),
+        ({"reasoning_effort": "low", "thinking": {"type": "enabled", "budget_tokens": 9}}, {"think": "low"}),
         ({"tools": [{"t": 1}]}, {"tools": [{"t": 1}]}),
         ({"tools": [{"t": 1}], "tool_choice": "auto"}, {"tools": [{"t": 1}]}),
         ({"tools": [{"t": 1}], "tool_choice": "none"}, {}),
+        ({"tools": [{"t": 1, "cache_control": {"type": "ephemeral"}}]}, {"tools": [{"t": 1}]}),
     ],
 )
 def test_fields_of_their_own(asked: dict[str, Any], made: dict[str, Any]) -> None:
@@ -104,6 +110,7 @@ def test_fields_of_their_own(asked: dict[str, Any], made: dict[str, Any]) -> Non
         },
         {"temperature": None, "n": None, "tools": None, "stop": None, "anything": None},
         {"modalities": ["text"], "stream_options": {"include_usage": True}},
+        {"thinking": {"type": "disabled"}, "cache_control": {"type": "ephemeral"}, "tools": []},
     ],
 )
 def test_what_changes_nothing_is_left_out(asked: dict[str, Any]) -> None:
@@ -146,6 +153,12 @@ def test_what_changes_nothing_is_left_out(asked: dict[str, Any]) -> None:
         (
             chat(messages=[USER, {**USER, "content": [{"type": "input_audio"}]}]),
             "messages[1].content[0].type",
+        ),
+        (
+            chat(
+                messages=[{**USER, "content": [{"type": "file", "file": {"file_data": "data:a/b;base64,"}}]}]
+            ),
+            "messages[0].content[0].type",
         ),
         (chat(messages=[{"role": "function", "content": "x"}]), "messages[0].role"),
     ],
@@ -206,4 +219,29 @@ def test_a_conversation_with_tools_and_images() -> None:
             "content": "",
             "tool_calls": [{"id": "c", "function": {"name": "f", "arguments": {}}}],
         },
+    ]
+
+
+def test_bookkeeping_of_other_services_is_left_out_of_messages() -> None:
+    cached = {"cache_control": {"type": "ephemeral"}}
+    blocks = [{"type": "thinking", "thinking": "hm", "signature": "s"}]
+    messages = [
+        {"role": "system", "content": [{"type": "text", "text": "rules", **cached}], **cached},
+        {**call("{}"), "reasoning": "hm", "thinking_blocks": blocks},
+        {
+            "role": "tool",
+            "tool_call_id": "c",
+            "is_error": True,
+            "content": [{"type": "text", "text": "no"}, {"type": "image_url", "image_url": {"url": PNG}}],
+        },
+    ]
+    assert sent(chat(messages=messages))["messages"] == [
+        {"role": "system", "content": "rules"},
+        {
+            "role": "assistant",
+            "content": "",
+            "thinking": "hm",
+            "tool_calls": [{"id": "c", "function": {"name": "f", "arguments": {}}}],
+        },
+        {"role": "tool", "content": "no", "images": ["aGk="], "tool_call_id": "c", "tool_name": "f"},
     ]

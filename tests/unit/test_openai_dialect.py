@@ -215,6 +215,18 @@ def test_vectors_in_both_encodings_and_any_order(encoded: bool, indexed: bool) -
     assert (result.model, result.usage.prompt, result.body) == ("n", 4, None)
 
 
+def test_other_dimensions_than_were_asked_for_are_no_answer() -> None:
+    """Some servers ignore the field; a caller's index would hold vectors of two widths."""
+    answer = json.dumps({"data": [{"index": 0, "embedding": [1.0, 2.0]}]}).encode()
+    for asked in (None, 2):
+        vectors = DIALECT.parse(embed("a", dimensions=asked), answer).vectors
+        assert vectors is not None
+        assert vectors.dimensions == 2
+    with pytest.raises(errors.UnsupportedParameter) as caught:
+        DIALECT.parse(embed("a", dimensions=3), answer)
+    assert caught.value.param == "dimensions"
+
+
 @pytest.mark.parametrize(("given", "count"), [("a", 1), (["a"], 1), ([1, 2, 3], 1), ([[1, 2], [3]], 2)])
 def test_token_ids_count_as_inputs(given: Any, count: int) -> None:
     answer = {"data": [{"index": i, "embedding": [1.0]} for i in range(count)]}
@@ -247,7 +259,8 @@ def test_embeddings_that_are_none_raise(data: Any) -> None:
 
 
 def test_models() -> None:
-    assert DIALECT.models_request().path == "/v1/models"
-    assert DIALECT.parse_models(b'{"data":[{"id":"a"},{"id":""},{"x":1},3,{"id":"b/c:d"}]}') == ("a", "b/c:d")
+    assert DIALECT.models_request({}).path == "/v1/models"
+    listed = DIALECT.parse_models(b'{"data":[{"id":"a"},{"id":""},{"x":1},3,{"id":"b/c:d"}]}')
+    assert list(listed) == ["a", "b/c:d"]
     with pytest.raises(errors.BackendError):
         DIALECT.parse_models(b"{}")

@@ -31,7 +31,7 @@ def test_a_plain_stream() -> None:
     )
     assert [c["choices"][0]["delta"] for c in chunks[:-1]] == [
         {"role": "assistant", "content": ""},
-        {"content": "Hi", "reasoning_content": "r"},
+        {"content": "Hi", "reasoning": "r"},
         {},
     ]
     assert not any({"obfuscation", "usage"} & chunk.keys() for chunk in chunks[:-1])

@@ -7,6 +7,9 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from k9_broker.errors import BackendError, K9Error
+from k9_broker.health import Load
+from k9_broker.limits import RateLimits
+from k9_broker.models import ModelCard
 from k9_broker.requests import InferenceRequest, Operation
 from k9_broker.results import Chunk, Result, Usage
 
@@ -50,7 +53,15 @@ class StreamParser(Protocol):
 
 
 class Dialect(Protocol):
-    """One wire format. Stateless: one value serves every backend and request."""
+    """One wire format. Stateless: one value serves every backend and request.
+
+    Dialects derive from it; what has a body here is what most of them need.
+    """
+
+    counts_most: bool = False
+    """Its rate limit counts, on arrival, the most tokens an answer may have, and not what it has in the end."""
+    max_inputs: int = 256
+    """Embedding inputs its servers take in one call, unless the operator knows better."""
 
     @property
     def operations(self) -> frozenset[Operation]:
@@ -61,6 +72,10 @@ class Dialect(Protocol):
         """The headers that carry the key, if there is one."""
         ...
 
+    def settle(self, url: str, options: Options) -> Options:
+        """The options for a backend at `url`, completed by what its address itself tells."""
+        return options
+
     def build(self, request: InferenceRequest, options: Options) -> WireRequest:
         """The request for the server. Raises `BadRequest` naming what the server cannot do."""
         ...
@@ -68,6 +83,10 @@ class Dialect(Protocol):
     def parse(self, request: InferenceRequest, body: bytes) -> Result:
         """The whole answer in the body of a 2xx response; an error hidden in it is raised."""
         ...
+
+    def complete(self, result: Result, headers: Mapping[str, str]) -> Result:
+        """The whole answer with what only the response's headers tell of it."""
+        return result
 
     def parser(self, request: InferenceRequest) -> StreamParser:
         """A reader for the streamed answer to `request`."""
@@ -82,15 +101,35 @@ class Dialect(Protocol):
 
         For servers that refuse what K-9 itself had added to the caller's request.
         """
-        ...
+        return None
 
-    def models_request(self) -> WireRequest:
+    def models_request(self, options: Options) -> WireRequest:
         """The question which models the server has."""
         ...
 
-    def parse_models(self, body: bytes) -> tuple[str, ...]:
-        """The names in the answer to `models_request`."""
+    def parse_models(self, body: bytes) -> Mapping[str, ModelCard]:
+        """The models in the answer to `models_request`, each with what that answer says of it."""
         ...
+
+    def describe_request(self, model: str, options: Options) -> WireRequest | None:
+        """The question what one model can, where the server tells more than in its list."""
+        return None
+
+    def parse_description(self, body: bytes, options: Options | None = None) -> ModelCard:
+        """What the answer to `describe_request` says, under the backend's options."""
+        return ModelCard()
+
+    def load_request(self, options: Options) -> WireRequest | None:
+        """The question how busy the server is, where it can be asked."""
+        return None
+
+    def parse_load(self, body: bytes) -> Load:
+        """What the answer to `load_request` says. Total: what it does not say is not known."""
+        return Load()
+
+    def limits(self, headers: Mapping[str, str], now: float) -> RateLimits | None:
+        """The rate limits in the headers of any answer; `None` when there are none. `now`: Unix seconds."""
+        return None
 
 
 def usage_chunk(usage: Usage, head: Mapping[str, Any]) -> Chunk:

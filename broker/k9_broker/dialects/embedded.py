@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from k9_broker.errors import BadRequest, ModelNotFound, UnsupportedParameter
+from k9_broker.health import InstanceHealth
 from k9_broker.minilm import DIMENSIONS, MODEL_NAME
 from k9_broker.minilm.model import Encoding, MiniLM, RunnerName
+from k9_broker.models import ModelCard
 from k9_broker.requests import InferenceRequest, Operation
 from k9_broker.results import Chunk, Result, Usage, Vectors
 
@@ -46,10 +48,26 @@ class EmbeddedCaller:
         self._loading = asyncio.Lock()
         self._model: MiniLM | None = None
 
-    async def models(self) -> Sequence[str]:
+    async def models(self) -> Mapping[str, ModelCard]:
         """The one model, once it has been read. Raises `ConfigurationError` when it cannot be."""
         await self._loaded()
-        return [MODEL_NAME]
+        return {MODEL_NAME: ModelCard()}
+
+    def health(self) -> Sequence[InstanceHealth]:
+        """None: it has no server to be ill."""
+        return ()
+
+    @property
+    def spare(self) -> bool:
+        """Never: there is only this process."""
+        return False
+
+    async def watch(self) -> None:
+        """There is nothing to look after."""
+        await asyncio.Event().wait()
+
+    def reset(self) -> None:
+        """There is no circuit to close."""
 
     async def call(self, request: InferenceRequest) -> Result:
         """The vectors of an embeddings request; `usage.prompt` counts the tokens after cutting."""

@@ -5,40 +5,33 @@ An error in the middle of a stream, the context size, `keep_alive`: only `/api/â
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from datetime import datetime
+from collections.abc import Mapping
 from typing import Any
-from uuid import uuid4
 
 from pydantic_core import from_json, to_json
 
-from k9_broker.dialects import wire_errors
-from k9_broker.dialects.base import (
-    JSON_HEADERS,
-    Options,
-    StreamParser,
-    WireRequest,
-    read_usage,
-    unreadable,
-    usage_chunk,
-)
-from k9_broker.dialects.embeddings import inputs_of, vectors
-from k9_broker.dialects.finish_reasons import finish_reason
-from k9_broker.dialects.ndjson import NdjsonParser
+from k9_broker.dialects import ollama_answer, wire_errors
+from k9_broker.dialects.base import JSON_HEADERS, Dialect, Options, StreamParser, WireRequest, unreadable
 from k9_broker.dialects.ollama_request import request_body
-from k9_broker.dialects.tool_calls import ToolCallStream, whole_calls
-from k9_broker.errors import K9Error, StreamTruncated
+from k9_broker.dialects.ollama_stream import OllamaStream
+from k9_broker.errors import K9Error
+from k9_broker.health import Load
+from k9_broker.models import ModelCard
 from k9_broker.requests import InferenceRequest, Operation
-from k9_broker.results import Chunk, Result, Usage
+from k9_broker.results import Result
 
 _PATHS = {
     Operation.CHAT: "/api/chat",
     Operation.COMPLETIONS: "/api/generate",
     Operation.EMBEDDINGS: "/api/embed",
 }
+_CAPABILITIES = {
+    "completion": (Operation.CHAT, Operation.COMPLETIONS),
+    "embedding": (Operation.EMBEDDINGS,),
+}
 
 
-class Ollama:
+class Ollama(Dialect):
     """Stateless. Backend options: `keep_alive`, `truncate`, `shift`, `raw`; all others, such as
     `num_ctx`, are runner options. Keep them constant: another `num_ctx` reloads the model.
     """
@@ -53,163 +46,104 @@ class Ollama:
         return WireRequest("POST", _PATHS[request.operation], body, JSON_HEADERS)
 
     def parse(self, request: InferenceRequest, body: bytes) -> Result:
-        answer = _object(body)
-        model, usage = str(answer.get("model") or request.model), _usage(answer)
-        if request.operation is Operation.EMBEDDINGS:
-            rows = answer.get("embeddings")
-            if not isinstance(rows, list):
-                raise unreadable("has no list of embeddings")
-            return Result(model, usage, vectors=vectors(rows, len(inputs_of(request))))
-        if answer.get("done") is not True:
-            raise StreamTruncated
-        choice: dict[str, Any] = {"index": 0, "logprobs": None}
-        tools = False
-        if request.operation is Operation.CHAT:
-            message = _message(answer)
-            content = message.get("content") or ""
-            made: dict[str, Any] = {"role": "assistant", "content": content, "refusal": None}
-            choice["message"] = made
-            if thinking := message.get("thinking"):
-                made["reasoning"] = thinking
-            if calls := message.get("tool_calls"):
-                made.update(tool_calls=whole_calls(calls), content=content or None)
-                tools = True
-        else:
-            choice["text"] = answer.get("response") or ""
-        choice["finish_reason"] = _reason(answer, tools=tools)
-        head = _head(request, answer, streamed=False)
-        return Result(model, usage, body={**head, "choices": [choice], "usage": usage.openai()})
+        return ollama_answer.whole(request, body)
 
     def parser(self, request: InferenceRequest) -> StreamParser:
         return OllamaStream(request)
 
     def error(self, status: int, headers: Mapping[str, str], body: bytes) -> K9Error:
-        return wire_errors.classify(wire_errors.read(status, body), wire_errors.retry_after(headers))
+        return wire_errors.classify(
+            wire_errors.read(status, _runners_own(body)), wire_errors.retry_after(headers)
+        )
 
-    def relax(self, request: InferenceRequest, error: K9Error, options: Options) -> Options | None:
-        return None
-
-    def models_request(self) -> WireRequest:
+    def models_request(self, options: Options) -> WireRequest:
         return WireRequest("GET", "/api/tags")
 
-    def parse_models(self, body: bytes) -> tuple[str, ...]:
+    def parse_models(self, body: bytes) -> Mapping[str, ModelCard]:
         """Each model as listed, and without its tag where that is `latest`, as Ollama itself allows."""
-        listed = _object(body).get("models")
+        listed = ollama_answer.read(body).get("models")
         if not isinstance(listed, list):
             raise unreadable("has no list of models")
-        names: dict[str, None] = {}
-        for item in listed:
-            name = item.get("name") or item.get("model") if isinstance(item, Mapping) else None
-            if isinstance(name, str) and name:
-                names |= {name: None, name.removesuffix(":latest"): None}
-        return tuple(names)
+        return {name: ModelCard() for name in _names(listed)}
+
+    def describe_request(self, model: str, options: Options) -> WireRequest | None:
+        return WireRequest("POST", "/api/show", to_json({"model": model}), JSON_HEADERS)
+
+    def parse_description(self, body: bytes, options: Options | None = None) -> ModelCard:
+        """What `/api/show` says; a server too old to tell capabilities leaves them unknown.
+
+        The context is what the model was made for or, where the backend's options or the model's own
+        parameters set `num_ctx`, no more than that. Without either it is an upper bound: the server
+        then decides by its memory, and refuses what is too long.
+        """
+        found = ollama_answer.read(body)
+        capable = found.get("capabilities")
+        capable = [word for word in capable if isinstance(word, str)] if isinstance(capable, list) else []
+        made_for = _made_for(found.get("model_info"))
+        set_to = _count((options or {}).get("num_ctx")) or _own_num_ctx(found.get("parameters"))
+        bounds = [bound for bound in (made_for, set_to) if bound]
+        writes = "completion" in capable
+        return ModelCard(
+            operations=tuple(one for word, some in _CAPABILITIES.items() if word in capable for one in some),
+            context_window=min(bounds, default=None),
+            tools="tools" in capable if capable else None,
+            vision="vision" in capable if capable else None,
+            json_schema=writes if capable else None,
+            streaming=writes if capable else None,
+            tags=("embedding",) if "embedding" in capable and not writes else (),
+        )
+
+    def load_request(self, options: Options) -> WireRequest | None:
+        return WireRequest("GET", "/api/ps")
+
+    def parse_load(self, body: bytes) -> Load:
+        """Which models are in memory; how busy they are Ollama tells nobody."""
+        try:
+            found = from_json(body)
+        except ValueError:
+            return Load()
+        listed = found.get("models") if isinstance(found, dict) else None
+        return Load(loaded=tuple(_names(listed))) if isinstance(listed, list) else Load()
 
 
-class OllamaStream:
-    """A `StreamParser` over Ollama's lines, in OpenAI's chunks."""
-
-    def __init__(self, request: InferenceRequest) -> None:
-        self._request = request
-        self._lines = NdjsonParser()
-        self._tools: ToolCallStream | None = None
-        self._head: dict[str, Any] = {}
-        self._usage = Usage()
-        self.ended = False
-
-    def feed(self, data: bytes) -> Iterator[Chunk]:
-        for line in self._lines.feed(data):
-            if not self.ended:
-                yield self._read(_object(line))
-
-    def close(self) -> Iterator[Chunk]:
-        for line in self._lines.close():
-            if not self.ended:
-                try:
-                    answer = from_json(line)
-                except ValueError:
-                    raise StreamTruncated from None
-                yield self._read(_checked(answer))
-        if not self.ended:
-            raise StreamTruncated
-        yield usage_chunk(self._usage, self._head)
-
-    def _read(self, answer: Mapping[str, Any]) -> Chunk:
-        first = not self._head
-        if first:
-            self._head = _head(self._request, answer, streamed=True)
-        choice: dict[str, Any] = {"index": 0}
-        if self._request.operation is Operation.CHAT:
-            message = _message(answer)
-            delta: dict[str, Any] = {"role": "assistant"} if first else {}
-            choice["delta"] = delta
-            if (content := message.get("content")) or first:
-                delta["content"] = content or ""
-            if thinking := message.get("thinking"):
-                delta["reasoning"] = thinking
-            if calls := message.get("tool_calls"):
-                self._tools = self._tools or ToolCallStream()
-                delta["tool_calls"] = self._tools.pieces(_told_apart(calls, self._tools.count))
-        else:
-            choice["text"] = answer.get("response") or ""
-        choice |= {"logprobs": None, "finish_reason": None}
-        if answer.get("done") is True:
-            choice["finish_reason"] = _reason(answer, tools=self._tools is not None)
-            self._usage = _usage(answer)
-            self.ended = True
-        return {**self._head, "choices": [choice]}
+def _names(listed: list[Any]) -> list[str]:
+    """The names in a list of models, and without the tag `latest`, each once."""
+    names: dict[str, None] = {}
+    for item in listed:
+        name = item.get("name") or item.get("model") if isinstance(item, Mapping) else None
+        if isinstance(name, str) and name:
+            names |= {name: None, name.removesuffix(":latest"): None}
+    return list(names)
 
 
-def _told_apart(calls: Any, before: int) -> list[dict[str, Any]]:
-    """Each call under an index of its own: Ollama sends calls whole, so no two pieces are one call."""
-    calls = [call for call in calls if isinstance(call, Mapping)] if isinstance(calls, list) else []
-    return [{**call, "index": before + number} for number, call in enumerate(calls)]
+def _made_for(info: Any) -> int | None:
+    """Tokens of the context the model was trained for; the key begins with its architecture."""
+    if not isinstance(info, Mapping):
+        return None
+    if told := _count(info.get(f"{info.get('general.architecture')}.context_length")):
+        return told
+    others = (_count(value) for key, value in info.items() if str(key).endswith(".context_length"))
+    return next((told for told in others if told), None)
 
 
-def _object(body: bytes) -> Mapping[str, Any]:
+def _own_num_ctx(parameters: Any) -> int | None:
+    """The `num_ctx` in a model's own parameters: text, a name and a value on each line."""
+    if isinstance(parameters, str):
+        for line in parameters.splitlines():
+            name, _, value = line.strip().partition(" ")
+            if name == "num_ctx" and value.strip().isdecimal():
+                return int(value) or None
+    return None
+
+
+def _count(told: Any) -> int | None:
+    return told if isinstance(told, int) and not isinstance(told, bool) and told > 0 else None
+
+
+def _runners_own(body: bytes) -> bytes:
+    """The error of the process that runs the model, which Ollama puts as JSON text into its own."""
     try:
-        answer = from_json(body)
-    except ValueError:
-        raise unreadable("is not JSON") from None
-    return _checked(answer)
-
-
-def _checked(answer: Any) -> Mapping[str, Any]:
-    if error := wire_errors.in_band(answer):
-        raise error
-    if not isinstance(answer, dict):
-        raise unreadable("is not a JSON object")
-    return answer
-
-
-def _message(answer: Mapping[str, Any]) -> Mapping[str, Any]:
-    message = answer.get("message")
-    return message if isinstance(message, Mapping) else {}
-
-
-def _reason(answer: Mapping[str, Any], *, tools: bool) -> str:
-    return finish_reason(answer.get("done_reason"), tools=tools) or ("tool_calls" if tools else "stop")
-
-
-def _usage(answer: Mapping[str, Any]) -> Usage:
-    """Ollama leaves counters out when they are zero."""
-    return read_usage(
-        {"prompt_tokens": answer.get("prompt_eval_count"), "completion_tokens": answer.get("eval_count")}
-    )
-
-
-def _head(request: InferenceRequest, answer: Mapping[str, Any], *, streamed: bool) -> dict[str, Any]:
-    chat = request.operation is Operation.CHAT
-    kind = ("chat.completion.chunk" if streamed else "chat.completion") if chat else "text_completion"
-    return {
-        "id": f"{'chatcmpl' if chat else 'cmpl'}-{uuid4().hex}",
-        "object": kind,
-        "created": _seconds(answer.get("created_at")),
-        "model": str(answer.get("model") or request.model),
-    }
-
-
-def _seconds(created_at: Any) -> int:
-    try:
-        return int(datetime.fromisoformat(created_at).timestamp())
-    except (TypeError, ValueError, OverflowError):
-        return 0
+        inner = from_json(from_json(body)["error"])
+    except (ValueError, TypeError, KeyError):
+        return body
+    return to_json(inner) if isinstance(inner, dict) and inner.get("error") else body

@@ -1,17 +1,18 @@
 """OpenAI's request in Ollama's words. What Ollama cannot do is refused by name, never dropped.
 
-Dropped without a word is only what does not bear on the answer (`_BOOKKEEPING`, and the `name` of a
-message's author, for which Ollama has no place).
+Dropped without a word is only what does not bear on the answer (`parameters.BOOKKEEPING`, `cache_control`
+and `thinking_blocks`, and the `name` of a message's author, for which Ollama has no place).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from pydantic_core import from_json
 
 from k9_broker.dialects.base import Options
+from k9_broker.dialects.parameters import given, refuse_unknown, unsupported
 from k9_broker.errors import BadRequest, UnsupportedParameter
 from k9_broker.requests import InferenceRequest, Operation
 
@@ -30,40 +31,13 @@ _RUNNER = {
 }
 """Request field → name in Ollama's `options`."""
 
-_BOOKKEEPING = frozenset(
-    {
-        "model",
-        "stream",
-        "stream_options",
-        "user",
-        "metadata",
-        "store",
-        "service_tier",
-        "safety_identifier",
-        "prompt_cache_key",
-        "prompt_cache_retention",
-        "prediction",
-    }
-)
-_TRANSLATED: Mapping[Operation, frozenset[str]] = {
+_KNOWN: Mapping[Operation, frozenset[str]] = {
     Operation.CHAT: frozenset(
-        {"messages", "stop", "tools", "tool_choice", "response_format", "reasoning_effort"}
+        {*_RUNNER, "messages", "stop", "tools", "tool_choice", "response_format", "reasoning_effort"}
     ),
-    Operation.COMPLETIONS: frozenset({"prompt", "suffix", "stop"}),
+    Operation.COMPLETIONS: frozenset({*_RUNNER, "prompt", "suffix", "stop"}),
     Operation.EMBEDDINGS: frozenset({"input", "encoding_format", "dimensions"}),
 }
-_HARMLESS: Mapping[str, Callable[[Any], bool]] = {
-    "n": lambda value: value == 1,
-    "best_of": lambda value: value == 1,
-    "logprobs": lambda value: value is False,
-    "top_logprobs": lambda value: value == 0,
-    "logit_bias": lambda value: value == {},
-    "parallel_tool_calls": lambda value: value is True,
-    "modalities": lambda value: value == ["text"],
-    "echo": lambda value: value is False,
-}
-"""Fields Ollama lacks, with the values that ask for nothing it would not do anyway."""
-
 _TOP_LEVEL = frozenset({"keep_alive", "truncate", "shift", "raw"})
 """Backend options that are fields of Ollama's request; the rest go into its `options`."""
 
@@ -74,17 +48,19 @@ _THINK: Mapping[str, bool | str] = {
     "medium": "medium",
     "high": "high",
     "xhigh": "max",
+    "max": "max",
 }
 
 
 def request_body(request: InferenceRequest, options: Options) -> dict[str, Any]:
     """The JSON body for `/api/chat`, `/api/generate` or `/api/embed`.
 
-    `truncate` is false unless the operator says otherwise: Ollama would cut a long prompt without
-    a word. Raises `UnsupportedParameter` and `BadRequest`, each naming the field.
+    `truncate` and `shift` are false unless the operator says otherwise: Ollama would cut a prompt longer
+    than the context, and forget its beginning once the answer fills the context, without a word.
+    Raises `UnsupportedParameter` and `BadRequest`, each naming the field.
     """
-    asked = {name: value for name, value in request.body.items() if value is not None}
-    _refuse_unsupported(request.operation, asked)
+    asked = given(request.body)
+    refuse_unknown(asked, _KNOWN[request.operation], "Ollama")
     fields = {name: value for name, value in options.items() if name in _TOP_LEVEL}
     runner = {name: value for name, value in options.items() if name not in _TOP_LEVEL}
     body: dict[str, Any] = {"model": request.model, "truncate": False, **fields}
@@ -93,7 +69,7 @@ def request_body(request: InferenceRequest, options: Options) -> dict[str, Any]:
         if "dimensions" in asked:
             body["dimensions"] = asked["dimensions"]
     else:
-        body["stream"] = request.stream  # Ollama streams unless told not to
+        body = {"shift": False, **body, "stream": request.stream}  # Ollama streams unless told not to
         runner |= {name: asked[field] for field, name in _RUNNER.items() if field in asked}
         if "stop" in asked:
             runner["stop"] = [asked["stop"]] if isinstance(asked["stop"], str) else asked["stop"]
@@ -103,22 +79,8 @@ def request_body(request: InferenceRequest, options: Options) -> dict[str, Any]:
     return body
 
 
-def _refuse_unsupported(operation: Operation, asked: Mapping[str, Any]) -> None:
-    for name, value in asked.items():
-        if name in _TRANSLATED[operation] or name in _BOOKKEEPING:
-            continue
-        if name in _RUNNER and operation is not Operation.EMBEDDINGS:
-            continue
-        if name in _HARMLESS and _HARMLESS[name](value):
-            continue
-        raise _unsupported(name)
-
-
 def _unsupported(param: str, what: str | None = None) -> UnsupportedParameter:
-    words = what or f"{param} as asked for"
-    return UnsupportedParameter(
-        f"Ollama does not support {words}. Remove it or choose a model of another backend.", param=param
-    )
+    return unsupported("Ollama", param, what)
 
 
 def _chat(asked: Mapping[str, Any]) -> dict[str, Any]:
@@ -127,7 +89,7 @@ def _chat(asked: Mapping[str, Any]) -> dict[str, Any]:
     if choice not in ("auto", "none"):
         raise _unsupported("tool_choice", "a tool_choice other than auto and none")
     if asked.get("tools") and choice == "auto":
-        body["tools"] = asked["tools"]
+        body["tools"] = [_tool(tool) for tool in asked["tools"]]
     if "response_format" in asked:
         body |= _format(asked["response_format"])
     if "reasoning_effort" in asked:
@@ -136,6 +98,12 @@ def _chat(asked: Mapping[str, Any]) -> dict[str, Any]:
         except (KeyError, TypeError):
             raise _unsupported("reasoning_effort") from None
     return body
+
+
+def _tool(tool: Any) -> Any:
+    if not isinstance(tool, Mapping):
+        return tool
+    return {name: value for name, value in tool.items() if name != "cache_control"}
 
 
 def _generate(asked: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,24 +1,26 @@
-"""The dialect `openai-compatible`: OpenAI itself, vLLM, llama.cpp, LM Studio, TGI's chat route and their kin.
+"""The dialects `openai-compatible` and `openai`, and what the others of the family share.
 
-Lenient in what it reads, strict in what it gives on: see `OpenAIStream` and `_choice` for what
-servers get wrong. Embeddings are asked for as base64, a quarter of the bytes and a tenth of the
+Lenient in what they read, strict in what they give on: see `OpenAIStream` and `openai_answer` for
+what servers get wrong. Embeddings are asked for as base64, a quarter of the bytes and a tenth of the
 parsing of JSON numbers; numbers are understood too.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
-from pydantic_core import from_json, to_json
+from pydantic_core import to_json
 
 from k9_broker.dialects import wire_errors
-from k9_broker.dialects.base import JSON_HEADERS, Options, StreamParser, WireRequest, read_usage, unreadable
-from k9_broker.dialects.embeddings import inputs_of, ordered, vectors
-from k9_broker.dialects.finish_reasons import finish_reason
+from k9_broker.dialects.base import JSON_HEADERS, Dialect, Options, StreamParser, WireRequest
+from k9_broker.dialects.openai_answer import read_answer, read_models
+from k9_broker.dialects.openai_request import GUIDED, Server, embeddings_body, text_body
 from k9_broker.dialects.openai_stream import OpenAIStream
-from k9_broker.dialects.tool_calls import whole_calls
+from k9_broker.dialects.rate_limits import read_limits
 from k9_broker.errors import BadRequest, K9Error
+from k9_broker.limits import RateLimits
+from k9_broker.models import ModelCard
 from k9_broker.requests import InferenceRequest, Operation
 from k9_broker.results import Result
 
@@ -29,8 +31,10 @@ _PATHS = {
 }
 
 
-class OpenAICompatible:
-    """Stateless. Backend options:
+class OpenAICompatible(Dialect):
+    """Any server of the family: what is not known to go wrong passes untouched. Stateless.
+
+    Backend options:
 
     - `encoding_format`: `"float"` for servers that refuse base64 embeddings;
     - `stream_options`: `false` for servers that refuse the field;
@@ -39,30 +43,27 @@ class OpenAICompatible:
     """
 
     operations = frozenset(_PATHS)
+    server: ClassVar[Server] = Server("An openai-compatible backend")
 
     def headers(self, key: str | None) -> dict[str, str]:
         return {"authorization": f"Bearer {key}"} if key else {}
 
     def build(self, request: InferenceRequest, options: Options) -> WireRequest:
-        make = _embeddings_body if request.operation is Operation.EMBEDDINGS else _text_body
-        body = make(request, options)
-        return WireRequest("POST", _PATHS[request.operation], to_json(body), JSON_HEADERS)
+        if request.operation is Operation.EMBEDDINGS:
+            body = embeddings_body(request, options, self.server)
+        else:
+            body = text_body(request, options, self.server)
+        self.adapt(request.operation, body)
+        return WireRequest("POST", self.path(request, options), to_json(body), JSON_HEADERS)
+
+    def adapt(self, operation: Operation, body: dict[str, Any]) -> None:
+        """What remains for one server alone to do, in place. Raises `BadRequest` naming the field."""
+
+    def path(self, request: InferenceRequest, options: Options) -> str:
+        return _PATHS[request.operation]
 
     def parse(self, request: InferenceRequest, body: bytes) -> Result:
-        answer = _object(body)
-        if error := wire_errors.in_band(answer):
-            raise error
-        usage = read_usage(answer.get("usage"))
-        model = answer.get("model")
-        model = model if isinstance(model, str) and model else request.model
-        if request.operation is Operation.EMBEDDINGS:
-            rows = ordered(answer.get("data"))
-            return Result(model, usage, vectors=vectors(rows, len(inputs_of(request))))
-        choices = answer.get("choices") or []
-        if not isinstance(choices, list):
-            raise unreadable("has no list of choices")
-        choices = [_choice(choice) for choice in choices]
-        return Result(model, usage, body={**answer, "choices": choices, "usage": usage.openai()})
+        return read_answer(request, body)
 
     def parser(self, request: InferenceRequest) -> StreamParser:
         return OpenAIStream(request)
@@ -83,60 +84,80 @@ class OpenAICompatible:
             return {**options, "stream_options": False}
         return None
 
-    def models_request(self) -> WireRequest:
+    def models_request(self, options: Options) -> WireRequest:
         return WireRequest("GET", "/v1/models")
 
-    def parse_models(self, body: bytes) -> tuple[str, ...]:
-        data = _object(body).get("data")
-        if not isinstance(data, list):
-            raise unreadable("has no list of models")
-        names = (item.get("id") for item in data if isinstance(item, Mapping))
-        return tuple(name for name in names if isinstance(name, str) and name)
+    def parse_models(self, body: bytes) -> Mapping[str, ModelCard]:
+        return {name: self.card(item) for name, item in read_models(body).items()}
+
+    def card(self, item: Mapping[str, Any]) -> ModelCard:
+        """What an entry of the list of models says of its model."""
+        return ModelCard()
+
+    def limits(self, headers: Mapping[str, str], now: float) -> RateLimits | None:
+        return read_limits(headers, now)
 
 
-def _embeddings_body(request: InferenceRequest, options: Options) -> dict[str, Any]:
-    encoding = options.get("encoding_format", "base64")
-    return {**request.body, "model": request.model, "encoding_format": encoding}
+_TEXT = frozenset(
+    {
+        "model",
+        "stop",
+        "n",
+        "seed",
+        "temperature",
+        "top_p",
+        "frequency_penalty",
+        "presence_penalty",
+        "logit_bias",
+        "logprobs",
+        "max_tokens",
+        "user",
+    }
+)
+CHAT_FIELDS = _TEXT | {
+    "messages",
+    "max_completion_tokens",
+    "tools",
+    "tool_choice",
+    "parallel_tool_calls",
+    "functions",
+    "function_call",
+    "response_format",
+    "top_logprobs",
+    "reasoning_effort",
+    "verbosity",
+    "modalities",
+    "audio",
+    "prediction",
+    "moderation",
+    "web_search_options",
+    "metadata",
+    "store",
+    "service_tier",
+    "safety_identifier",
+    "prompt_cache_key",
+    "prompt_cache_options",
+    "prompt_cache_retention",
+}
+"""What OpenAI's `POST /chat/completions` takes (its specification 2.3.0), beside `stream`."""
+
+OPENAI = Server(
+    "OpenAI",
+    takes={
+        Operation.CHAT: CHAT_FIELDS,
+        Operation.COMPLETIONS: _TEXT | {"prompt", "suffix", "best_of", "echo"},
+        Operation.EMBEDDINGS: frozenset({"model", "input", "encoding_format", "dimensions", "user"}),
+    },
+    refuses=frozenset(GUIDED),
+    most_tokens="max_completion_tokens",  # reasoning models refuse the other
+    efforts={"max": "xhigh"},
+    reasoning=None,
+    tool_files=False,
+)
 
 
-def _text_body(request: InferenceRequest, options: Options) -> dict[str, Any]:
-    own = ("encoding_format", "stream_options")
-    defaults = {name: value for name, value in options.items() if name not in own}
-    body = {**defaults, **request.body, "model": request.model}
-    asked = body.pop("stream_options", None)
-    body.pop("stream", None)
-    if isinstance(body.get("stop"), str):  # TGI refuses a lone text; everybody takes a list
-        body["stop"] = [body["stop"]]
-    if request.stream:
-        body["stream"] = True
-        if options.get("stream_options") is not False:
-            body["stream_options"] = {**(asked or {}), "include_usage": True}
-    return body
+class OpenAI(OpenAICompatible):
+    """OpenAI's own service, which refuses fields it does not know. Options: see `OpenAICompatible`."""
 
-
-def _object(body: bytes) -> Mapping[str, Any]:
-    try:
-        answer = from_json(body)
-    except ValueError:
-        raise unreadable("is not JSON") from None
-    if not isinstance(answer, dict):
-        raise unreadable("is not a JSON object")
-    return answer
-
-
-def _choice(choice: Any) -> dict[str, Any]:
-    """One choice of a whole answer, with what clients rely on: a reason, and tool calls they can run."""
-    if not isinstance(choice, Mapping):
-        raise unreadable("has a choice that is not an object")
-    made = {"logprobs": None, **choice}
-    tools = False
-    message = choice.get("message")
-    if isinstance(message, Mapping):
-        made["message"] = message = {"content": None, "refusal": None, **message}
-        calls = message.pop("tool_calls", None)
-        if calls and isinstance(calls, list):
-            message["tool_calls"] = whole_calls(calls)
-            tools = True
-    ended = finish_reason(choice.get("finish_reason"), tools=tools)
-    made["finish_reason"] = ended or ("tool_calls" if tools else "stop")
-    return made
+    server = OPENAI
+    counts_most = True

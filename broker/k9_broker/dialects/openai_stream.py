@@ -14,6 +14,7 @@ from pydantic_core import from_json
 
 from k9_broker.dialects.base import read_usage, unreadable, usage_chunk
 from k9_broker.dialects.finish_reasons import finish_reason
+from k9_broker.dialects.openai_answer import settle_extras, settle_reasoning
 from k9_broker.dialects.sse import ServerEvent, SseParser
 from k9_broker.dialects.tool_calls import ToolCallStream
 from k9_broker.dialects.wire_errors import in_band
@@ -47,6 +48,7 @@ class OpenAIStream:
             "created": 0,
             "model": request.model,
         }
+        self._named = False
         self._usage: Any = None
         self.ended = False
 
@@ -87,8 +89,11 @@ class OpenAIStream:
         choices = chunk.get("choices")
         if not choices or not isinstance(choices, list):
             return None
-        if not self._choices:
+        if not self._named:
             self._head |= {name: chunk[name] for name in _HEAD if chunk.get(name)}
+            self._named = bool(chunk.get("id"))
+        elif not chunk.get("id"):  # Azure's notes on what its filter found
+            chunk |= {name: value for name, value in self._head.items() if not chunk.get(name)}
         for choice in choices:
             self._settle(choice)
         return chunk
@@ -97,6 +102,7 @@ class OpenAIStream:
         """Put one choice of one chunk right, in place."""
         if not isinstance(choice, dict):
             raise unreadable("has a choice that is not an object")
+        settle_extras(choice)
         index = choice.get("index")
         if not isinstance(index, int):
             choice["index"] = index = 0
@@ -107,6 +113,7 @@ class OpenAIStream:
             delta = choice.get("delta")
             if not isinstance(delta, dict):
                 choice["delta"] = delta = {}
+            settle_reasoning(delta)
             if "tool_calls" in delta:
                 calls = delta.pop("tool_calls")
                 if calls and isinstance(calls, list):

@@ -4,20 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from k9_broker.dialects.anthropic import Anthropic
+from k9_broker.dialects.azure import Azure
 from k9_broker.dialects.base import Dialect
+from k9_broker.dialects.llamacpp import LlamaCpp
 from k9_broker.dialects.ollama import Ollama
-from k9_broker.dialects.openai import OpenAICompatible
+from k9_broker.dialects.openai import OpenAI, OpenAICompatible
+from k9_broker.dialects.tgi import Tgi
+from k9_broker.dialects.vllm import Vllm
 from k9_broker.errors import ConfigurationError
 
 _OPENAI = OpenAICompatible()
 
 DIALECTS: Mapping[str, Dialect] = {
     "openai-compatible": _OPENAI,
-    "openai": _OPENAI,
-    "vllm": _OPENAI,
-    "llama.cpp": _OPENAI,
     "fake": _OPENAI,
+    "openai": OpenAI(),
+    "azure": Azure(),
+    "vllm": Vllm(),
+    "llama.cpp": LlamaCpp(),
     "ollama": Ollama(),
+    "tgi": Tgi(),
+    "anthropic": Anthropic(),
 }
 """Dialects spoken over HTTP; `embedded` runs in process and has none."""
 

@@ -24,6 +24,7 @@ from k9_broker.errors import (
     BackendTimeout,
     BadRequest,
     BodyTooLarge,
+    ContentFiltered,
     ContextTooLong,
     K9Error,
     ModelNotFound,
@@ -80,9 +81,11 @@ def classify(facts: WireError, retry_after: float | None = None) -> K9Error:
     answered = f"The backend answered {status}: {said}" if said else f"The backend answered {status}."
     if status in (400, 422) and _is_context(facts, low):
         return ContextTooLong(said or None, param=facts.param)
-    if "insufficient_quota" in kind or status == 402:
+    if status in (400, 422) and ("content_filter" in kind or "content_policy" in kind):
+        return ContentFiltered(said or None, param=facts.param)
+    if "insufficient_quota" in kind or "billing_hard_limit" in kind or status == 402:
         return BackendQuotaExceeded()
-    if status in (401, 403):
+    if status == 401 or (status == 403 and "model_not_found" not in kind):
         return BackendCredentials()  # the server's words may quote the key
     if "overloaded" in kind or (status == 422 and "model is overloaded" in low):
         return BackendOverloaded(answered, retry_after=wait)
@@ -154,11 +157,12 @@ def _flat(message: Any) -> str:
     """One line. FastAPI's lists of problems become `where: what`, without the offending input."""
     if isinstance(message, list):
         problems = [problem for problem in message if isinstance(problem, Mapping)]
-        message = "; ".join(
-            f"{'.'.join(str(part) for part in problem.get('loc') or ())}: {problem.get('msg', '')}"
-            for problem in problems
-        )
+        message = "; ".join(f"{_place(problem.get('loc'))}: {problem.get('msg', '')}" for problem in problems)
     return " ".join(message.split()) if isinstance(message, str) else ""
+
+
+def _place(where: Any) -> str:
+    return ".".join(str(part) for part in where) if isinstance(where, list) else ""
 
 
 _STATUS_WORDS = (
@@ -166,6 +170,7 @@ _STATUS_WORDS = (
     (("overloaded", "unavailable", "busy", "queue"), 503),
     (("not_found", "notfound"), 404),
     (("authentication", "invalid_api_key", "permission"), 401),
+    (("content_filter", "content_policy"), 400),
     (("invalid_request", "badrequest", "bad request", "exceed_context", "context_length", "validation"), 400),
 )
 
@@ -197,8 +202,14 @@ def _is_context(facts: WireError, low: str) -> bool:
     )
 
 
+_MISSING = re.compile(r"^model\b.{0,300}?\b(?:not found|not loaded|does not exist)\b")
+"""llama.cpp's router, which answers 400."""
+
+
 def _is_missing_model(facts: WireError, low: str) -> bool:
     if "model_not_found" in facts.kind or "deploymentnotfound" in facts.kind:
+        return True
+    if facts.status == 400 and _MISSING.search(low):
         return True
     return facts.status == 404 and ("model" in low or facts.param == "model")
 
