@@ -33,3 +33,33 @@ def ask(fake: FakeServer, call: Call = CHAT, **headers: str) -> tuple[int, dict[
         return answer.status, {name.lower(): value for name, value in answer.getheaders()}, answer.read()
     finally:
         link.close()
+
+
+def call(**changes: Any) -> Call:
+    """A chat request to the fake with changes."""
+    return CHAT[0], {**CHAT[1], **changes}
+
+
+def get(fake: FakeServer, path: str, **headers: str) -> tuple[int, str, bytes]:
+    """Status, content type and the bytes of the body."""
+    link = http.client.HTTPConnection("127.0.0.1", fake.port, timeout=10)
+    link.request("GET", path, headers=headers)
+    answer = link.getresponse()
+    data = answer.read()
+    link.close()
+    return answer.status, answer.getheader("content-type", ""), data
+
+
+def chunks(fake: FakeServer, **changes: Any) -> list[Any]:
+    """The frames of a chat stream; `[DONE]` as that text."""
+    status, headers, data = ask(fake, call(stream=True, **changes))
+    assert (status, headers["content-type"].split(";")[0]) == (200, "text/event-stream")
+    found = [frame.removeprefix(b"data: ") for frame in data.removesuffix(b"\n\n").split(b"\n\n")]
+    return [json.loads(each) if each != b"[DONE]" else "[DONE]" for each in found]
+
+
+def refusal(fake: FakeServer, status: int, asked: Call = CHAT) -> Any:
+    """The `error` of an answer that has this status."""
+    got, _, data = ask(fake, asked)
+    assert got == status, data
+    return json.loads(data)["error"]

@@ -37,7 +37,8 @@ class FakeServer:
             self.stop()
             raise RuntimeError("The fake did not start; its message is on standard error.")
         self.url: str = json.loads(line)["url"]
-        """Without `/v1`: Ollama's base URL; OpenAI's is this and `/v1`."""
+        """Without `/v1`: the base URL of Ollama, Anthropic, Azure (as its endpoint), TGI and TEI;
+        OpenAI's, vLLM's and llama.cpp's is this and `/v1`."""
 
     @property
     def port(self) -> int:
@@ -57,12 +58,16 @@ class FakeServer:
         self._ask("DELETE", "stats")
 
     def stats(self) -> dict[str, Any]:
-        """Counters: `requests`, `inferences`, `inputs`, `errors`, `active`, `waiting`, `max_active`,
+        """Counters: `requests`, `inferences`, `inputs`, `prompt_tokens`, `generated_tokens`, `errors`,
+        `rate_limited`, `unauthorized`, `closed_reused`, `active`, `waiting`, `max_active`,
         `disconnects`, and `paths` with the number of requests to each."""
         return dict(self._ask("GET", "stats"))
 
     def requests(self) -> list[dict[str, Any]]:
-        """The last hundred requests, oldest first: `method`, `path`, `headers` (keys masked), `body`."""
+        """The last hundred requests, oldest first: `method`, `path`, `query`, `headers`, `body`.
+
+        A header that bore a key is there, with `***` as its value.
+        """
         return list(self._ask("GET", "requests"))
 
     def wait(self, seen: Callable[[dict[str, Any]], bool], *, timeout: float = 10.0) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -56,6 +57,7 @@ def test_a_taken_port_is_named() -> None:
 def test_the_command_says_where_it_listens_and_what_to_configure() -> None:
     code = "import typer; from k9_api.cli.fake import fake; typer.run(fake)"
     words = [sys.executable, "-u", "-c", code, "--port", "0", "--models", "one,two", "--slots", "4"]
+    words += ["--flavour", "vllm"]
     with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as process:
         late = threading.Timer(20, process.kill)
         late.start()
@@ -69,3 +71,14 @@ def test_the_command_says_where_it_listens_and_what_to_configure() -> None:
     assert "[[backends]]" in said
     assert 'url = "http://127.0.0.1:' in said
     assert "one, two" in said
+    assert re.search(r"OpenAI, vLLM, llama.cpp +http://127.0.0.1:\d+/v1\n", said)
+
+
+def test_an_unknown_flavour_is_named() -> None:
+    code = "import typer; from k9_api.cli.fake import fake; typer.run(fake)"
+    words = [sys.executable, "-c", code, "--flavour", "vanilla"]
+    done = subprocess.run(
+        words, capture_output=True, text=True, timeout=20, env={**os.environ, "COLUMNS": "200"}
+    )
+    assert done.returncode == 2
+    assert "llamacpp" in done.stderr

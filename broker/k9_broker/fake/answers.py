@@ -45,8 +45,8 @@ class Question:
 
     `said` is the whole conversation as one text; `asked` is the last message if the user wrote it,
     else empty: after a tool's result the fake answers in words, so that agents come to an end.
-    `tool_choice` is `none`, `auto`, `required` or, as `named:NAME`, one tool. `schema` is the JSON
-    schema the answer must fit, if any.
+    `tool_choice` is `none`, `auto`, `required`, `every` or, as `named:NAME`, one tool. `schema` is
+    the JSON schema the answer must fit, if any. `thinking` is the tokens of thought before it.
     """
 
     said: str
@@ -58,6 +58,7 @@ class Question:
     tool_choice: str = "auto"
     parallel: bool = True
     schema: Mapping[str, Any] | None = None
+    thinking: int = 0
 
     @property
     def tokens(self) -> int:
@@ -97,6 +98,10 @@ class Answer:
     calls: tuple[ToolCall, ...] = ()
     finish: str = "stop"
     """`stop`, `length` or `tool_calls`."""
+    thoughts: tuple[str, ...] = ()
+    """Tokens of what it thinks before."""
+    stopped: str | None = None
+    """The stop string before which the text ends, if one does."""
 
     @property
     def text(self) -> str:
@@ -104,26 +109,34 @@ class Answer:
 
     @property
     def tokens(self) -> int:
-        """Completion tokens; the name of a called tool counts as one."""
-        return len(self.pieces) + sum(1 + len(call.pieces) for call in self.calls)
+        """Completion tokens, thoughts included; the name of a called tool counts as one."""
+        told = len(self.thoughts) + len(self.pieces)
+        return told + sum(1 + len(call.pieces) for call in self.calls) if self.calls else told
 
 
 def answer(question: Question, length: int, choice: int = 0) -> Answer:
     """The answer to `question`: tool calls if they are asked for, else `length` tokens of text.
 
     JSON text is as long as its schema needs. `choice` tells the answers to one question apart.
+    Thoughts count towards `max_tokens` and come first.
     """
+    thoughts: tuple[str, ...] = ()
+    if question.thinking:
+        thoughts = _prose(question._digest(f"thought{choice}", question.thinking))
     if calls := _calls(question, choice):
-        return Answer((), calls, "tool_calls")
+        return Answer((), calls, "tool_calls", thoughts)
     if question.schema is None:
         pieces = _prose(question._digest(f"text{choice}", length))
     else:
         pieces = _pieces(to_json(sample(question.schema, question._digest(f"json{choice}", 16))).decode())
     finish = "stop"
-    if question.max_tokens is not None and len(pieces) > question.max_tokens:
-        pieces, finish = pieces[: question.max_tokens], "length"
-    shortened = until(pieces, question.stop)
-    return Answer(pieces, finish=finish) if shortened is None else Answer(shortened)
+    if question.max_tokens is not None and len(thoughts) + len(pieces) > question.max_tokens:
+        thoughts, finish = thoughts[: question.max_tokens], "length"
+        pieces = pieces[: question.max_tokens - len(thoughts)]
+    shortened = until(pieces, question.stop) if question.stop else None
+    if shortened is None:
+        return Answer(pieces, finish=finish, thoughts=thoughts)
+    return Answer(shortened, thoughts=thoughts, stopped=_first(pieces, question.stop))
 
 
 def until(pieces: Sequence[str], stops: Iterable[str]) -> tuple[str, ...] | None:
@@ -141,6 +154,12 @@ def until(pieces: Sequence[str], stops: Iterable[str]) -> tuple[str, ...] | None
     return tuple(kept)
 
 
+def _first(pieces: Sequence[str], stops: Iterable[str]) -> str:
+    """The one of `stops`, of which one occurs, that occurs first."""
+    text = "".join(pieces)
+    return min((stop for stop in stops if stop and stop in text), key=text.find)
+
+
 def _prose(draw: bytes) -> tuple[str, ...]:
     """One sentence, a token for each byte: words, then a full stop if there is room for one."""
     words = [" " + WORDS[byte % len(WORDS)] for byte in draw]
@@ -155,15 +174,17 @@ def _pieces(text: str) -> tuple[str, ...]:
 
 
 def _calls(question: Question, choice: int) -> tuple[ToolCall, ...]:
+    if question.tool_choice == "none" or not question.tools:
+        return ()
     offered = {tool.name: tool for tool in question.tools}
     names = [name.rstrip(".") for name in _ASKS_FOR_TOOL.findall(question.asked)]
     names = [name for name in names if name in offered]
-    if question.tool_choice == "none" or not offered:
-        names = []
-    elif question.tool_choice.startswith("named:"):
+    if question.tool_choice.startswith("named:"):
         names = [question.tool_choice.removeprefix("named:")]
     elif question.tool_choice == "required" and not names:
         names = [question.tools[0].name]
+    elif question.tool_choice == "every" and not names:
+        names = list(offered)
     calls = []
     for index, name in enumerate(names if question.parallel else names[:1]):
         draw = question._digest(f"call{choice}.{index}", 28)

@@ -1,97 +1,145 @@
-"""The fake as an ASGI application: routes to the two wires, slots, loaded models, control."""
+"""The fake as an ASGI application: the gate, the wire of each request, slots, loaded models."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from math import inf
 from time import monotonic
-from types import ModuleType
 from typing import Any
 
-from pydantic_core import from_json, to_json
+from pydantic_core import from_json
 
-from k9_broker.errors import BadRequest
-from k9_broker.fake import ollama_wire, openai_wire
+from k9_broker.fake.control import control
 from k9_broker.fake.exchange import Exchange, Gone, Receive, Send
-from k9_broker.fake.faults import Behaviour, Sightings, changed
+from k9_broker.fake.faults import Behaviour
+from k9_broker.fake.gate import Closed, Gate
+from k9_broker.fake.head import Head
 from k9_broker.fake.play import play
-from k9_broker.fake.script import Call, Refused, Reply, Script, find
+from k9_broker.fake.script import Call, Refused, Reply, find
+from k9_broker.fake.sightings import Sightings
 from k9_broker.fake.slots import Slots
+from k9_broker.fake.wire import Operation, State, Trouble, Wire
+from k9_broker.fake.wires import wire_for
+
+_GATED = frozenset(
+    ("api_key", "loading", "health_status", "requests_per_minute", "tokens_per_minute", "rate_burst")
+)
+"""Setting any of them fills the buckets."""
 
 
 class FakeBackend:
-    """The application. One event loop owns it; its connections are in `scope["state"]["transport"]`."""
+    """The application. One event loop owns it; its connections are in `scope["state"]["connection"]`."""
 
     def __init__(self, behaviour: Behaviour) -> None:
-        self._behaviour = behaviour
-        self._slots = Slots(0)
-        self._seen = Sightings()
+        self.behaviour = behaviour
+        self.slots = Slots(0)
+        self.seen = Sightings()
         self._loaded_at: dict[str, float] = {}
-        self._behave(behaviour, Behaviour.model_fields)
+        self._remembered: set[bytes] = set()
+        self.behave(behaviour, Behaviour.model_fields)
 
     async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return
         exchange = Exchange(scope, receive, send)
+        head, behaviour = exchange.head, self.behaviour
         try:
             body = await exchange.body()
-            if exchange.path.startswith("/fake/"):
-                await exchange.reply(self._control(exchange.method, exchange.path, body))
+            if head.path.startswith("/fake/"):
+                await exchange.reply(control(self, head, body))
                 return
-            self._seen.arrived(exchange.method, exchange.path, exchange.headers, body)
-            native = exchange.path == "/" or exchange.path.startswith("/api/")
-            wire: ModuleType = ollama_wire if native else openai_wire
-            if exchange.method == "POST" and exchange.path in wire.OPERATIONS:
-                await self._infer(exchange, wire, body)
+            exchange.connection.timeout_keep_alive = behaviour.keep_alive_seconds
+            self.seen.arrived(head, body)
+            reused = behaviour.close_reused and exchange.connection.requests > 1
+            if reused and self.seen.closes_reused(behaviour):
+                exchange.cut()
+                return
+            wire = wire_for(head, behaviour.flavour)
+            operation, model = wire.locate(head)
+            asks = head.method == "POST" and operation is not None
+            if self._gate.stands and (refused := self._gate.refusal(head, wire, asks=asks)):
+                self.seen.unauthorized += refused.status == 401
+                await exchange.reply(refused)
+            elif asks and operation is not None:
+                await self._infer(exchange, wire, operation, model, body)
             else:
-                await exchange.reply(self._look_up(exchange, wire, body))
+                await exchange.reply(self._look_up(head, wire, body))
+        except Closed:
+            exchange.reset()
         except Gone:
-            self._seen.disconnects += 1
+            self.seen.disconnects += 1
 
-    def _look_up(self, exchange: Exchange, wire: ModuleType, body: bytes) -> Reply:
+    def _look_up(self, head: Head, wire: Wire, body: bytes) -> Reply:
         """Lists, versions and descriptions: never slow, never faulty."""
         reply: Reply | None = None
-        if exchange.method in ("GET", "HEAD"):
-            reply = wire.inventory(exchange.path, self._behaviour, self._loaded())
-        elif exchange.method == "POST" and exchange.path in wire.DESCRIPTIONS:
+        if head.method in ("GET", "HEAD"):
+            if head.path == wire.health:
+                return wire.healthy()
+            active, waiting = self.slots.active, self.slots.waiting
+            reply = wire.inventory(head, State(self.behaviour, self._loaded(), active, waiting, self.seen))
+        elif head.method == "POST" and head.path in wire.descriptions:
             try:
-                reply = wire.DESCRIPTIONS[exchange.path](self._read(wire, body))
+                reply = wire.descriptions[head.path](self._read(head, wire, body, None))
             except Refused as refused:
-                reply = refused.reply
-        return reply or wire.no_route(exchange.method, exchange.path)
+                reply = wire.reworded(refused.reply)
+        return reply or wire.no_route(head)
 
-    async def _infer(self, exchange: Exchange, wire: ModuleType, body: bytes) -> None:
-        behaviour = self._behaviour
-        if self._seen.fails(behaviour):
-            await exchange.reply(wire.failure(behaviour))
+    async def _infer(
+        self, exchange: Exchange, wire: Wire, operation: Operation, model: str | None, body: bytes
+    ) -> None:
+        behaviour, head, seen = self.behaviour, exchange.head, self.seen
+        if seen.fails(behaviour):
+            status, code, after = behaviour.error_status, behaviour.error_code, behaviour.retry_after
+            await exchange.reply(wire.failure(Trouble(status, code, after, path=head.path, body=body)))
+            return
+        if wire.largest is not None and len(body) > wire.largest:
+            seen.errors += 1
+            await exchange.reply(wire.failure(Trouble(413, path=head.path)))
             return
         try:
-            call = self._read(wire, body)
-            script: Script = wire.OPERATIONS[exchange.path](call)
+            call = self._read(head, wire, body, model)
+            script = operation(call)
         except Refused as refused:
-            self._seen.errors += 1
-            await exchange.reply(refused.reply)
+            seen.errors += 1
+            await exchange.reply(wire.reworded(refused.reply))
             return
-        turn = self._slots.enter()
+        if self._gate.counts:
+            trouble = Trouble(429, path=head.path, body=body)
+            admitted = self._gate.admit(wire, str(call.model), script, trouble)
+            if isinstance(admitted, Reply):
+                seen.rate_limited += 1
+                await exchange.reply(admitted)
+                return
+            script = admitted
+        if script.remembers:
+            self._remembered.update(script.remembers)
+        turn = self.slots.enter()
         try:
             if turn is not None:
                 await exchange.until(turn)
-            self._seen.max_active = max(self._seen.max_active, self._slots.active)
-            self._seen.inputs += script.inputs
+            seen.max_active = max(seen.max_active, self.slots.active)
+            seen.inputs += script.inputs
+            seen.prompt_tokens += script.prompt
+            seen.generated_tokens += script.generated
             load = self._load(str(call.model), behaviour, unload=script.unload)
-            await play(exchange, script, behaviour, load=load, faulted=self._seen.faulted(behaviour))
+            await play(exchange, script, behaviour, load=load, faulted=seen.faulted(behaviour))
         finally:
-            self._slots.leave(turn)
+            self.slots.leave(turn)
 
-    def _read(self, wire: ModuleType, body: bytes) -> Call:
-        """The request as both wires take it. Raises `Refused`."""
+    def _read(self, head: Head, wire: Wire, body: bytes, named: str | None) -> Call:
+        """The request as all wires take it; `named` is the model if the path has it. Raises `Refused`."""
+        version = wire.version(head)
         try:
             value = from_json(body)
         except ValueError as error:
             raise wire.unreadable(body, str(error)) from None
         if not isinstance(value, dict):
             raise wire.unreadable(body, "not an object")
-        model = find(self._behaviour.models, value.get("model"))
-        return Call(value, self._behaviour, model, cold=model not in self._loaded())
+        if named is not None:
+            value["model"] = named
+        model = find(self.behaviour.models, value.get("model"))
+        cold = model is None or self._loaded_at.get(model, inf) > monotonic()
+        return Call(value, self.behaviour, model, cold, version, self._remembered)
 
     # -- models in memory -------------------------------------------------------------------------
 
@@ -109,41 +157,18 @@ class FakeBackend:
 
     # -- control ----------------------------------------------------------------------------------
 
-    def _control(self, method: str, path: str, body: bytes) -> Reply:
-        match method, path:
-            case "GET", "/fake/behaviour":
-                return self._shown()
-            case "PUT" | "PATCH", "/fake/behaviour":
-                try:
-                    self._change(body, whole=method == "PUT")
-                except BadRequest as error:
-                    return Reply(to_json({"error": error.message}), 400)
-                return self._shown()
-            case "GET", "/fake/stats":
-                return Reply(to_json(self._seen.stats(self._slots.active, self._slots.waiting)))
-            case "DELETE", "/fake/stats":
-                self._seen.clear()
-                return Reply(b"{}")
-            case "GET", "/fake/requests":
-                return Reply(to_json(self._seen.requests()))
-        known = "behaviour (GET, PUT, PATCH), stats (GET, DELETE) and requests (GET)"
-        return Reply(to_json({"error": f"Under /fake/ there are {known}."}), 404)
-
-    def _shown(self) -> Reply:
-        return Reply(self._behaviour.model_dump_json().encode())
-
-    def _change(self, body: bytes, *, whole: bool) -> None:
-        try:
-            changes = from_json(body)
-        except ValueError:
-            raise BadRequest("Send a JSON object of behaviour fields.") from None
-        behaviour = changed(Behaviour() if whole else self._behaviour, changes)
-        self._behave(behaviour, Behaviour.model_fields if whole else changes)
-
-    def _behave(self, behaviour: Behaviour, named: Iterable[str]) -> None:
+    def behave(self, behaviour: Behaviour, named: Iterable[str]) -> None:
+        """Behave so from now on; `named` are the fields that were set."""
         named = set(named)
-        self._behaviour = behaviour
-        self._seen.expect(behaviour, named)
-        self._slots.resize(behaviour.slots)
+        self.behaviour = behaviour
+        if named & _GATED:
+            self._gate = Gate(behaviour)
+        self.seen.expect(behaviour, named)
+        self.slots.resize(behaviour.slots)
         if "cold_load_ms" in named:
             self._loaded_at.clear()
+
+    def forget(self) -> None:
+        """Forget what was seen and what the cache of prompts has."""
+        self.seen.clear()
+        self._remembered.clear()

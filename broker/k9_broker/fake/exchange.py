@@ -7,8 +7,9 @@ import socket
 import struct
 from collections.abc import Awaitable, Callable, Iterable
 from time import monotonic
-from typing import Any
+from typing import Any, Protocol
 
+from k9_broker.fake.head import Head
 from k9_broker.fake.script import Reply
 
 Receive = Callable[[], Awaitable[Any]]
@@ -19,14 +20,22 @@ class Gone(Exception):
     """The caller closed the connection."""
 
 
+class Connection(Protocol):
+    """What the server lets the application see of a connection."""
+
+    transport: asyncio.Transport
+    requests: int
+    """That began on it so far, this one included."""
+    timeout_keep_alive: float
+    """Seconds without a request after which it is closed."""
+
+
 class Exchange:
-    """An ASGI exchange; `scope["state"]["transport"]` is its connection."""
+    """An ASGI exchange; `scope["state"]["connection"]` is its connection."""
 
     def __init__(self, scope: Any, receive: Receive, send: Send) -> None:
-        self.method: str = scope["method"]
-        self.path: str = scope["path"]
-        self.headers: list[tuple[bytes, bytes]] = scope["headers"]
-        self._transport: asyncio.Transport = scope["state"]["transport"]
+        self.head = Head(scope["method"], scope["path"], scope["query_string"], scope["headers"])
+        self.connection: Connection = scope["state"]["connection"]
         self._receive = receive
         self._send = send
 
@@ -80,10 +89,10 @@ class Exchange:
         length: int | None = None,
     ) -> None:
         """Send the head; without a `length` the body is chunked."""
-        head = [("content-type", content_type), *headers]
+        head = [("content-type", content_type), *headers] if content_type else [*headers]
         if length is not None:
             head.append(("content-length", str(length)))
-        raw = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in head]
+        raw = [(name.encode(), value.encode()) for name, value in head]
         await self._send({"type": "http.response.start", "status": status, "headers": raw})
 
     async def write(self, data: bytes, *, more: bool = True) -> None:
@@ -92,10 +101,10 @@ class Exchange:
 
     def cut(self) -> None:
         """Close the connection once what was written has left."""
-        self._transport.close()
+        self.connection.transport.close()
 
     def reset(self) -> None:
         """Close the connection so that the other side sees a reset (TCP RST)."""
-        if (link := self._transport.get_extra_info("socket")) is not None:
+        if (link := self.connection.transport.get_extra_info("socket")) is not None:
             link.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        self._transport.abort()
+        self.connection.transport.abort()

@@ -1,41 +1,45 @@
-"""How the fake behaves, and what it has seen."""
+"""How the fake behaves: speed, limits and faults as one frozen value."""
 
 from __future__ import annotations
 
-from collections import Counter, deque
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Mapping
+from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from pydantic_core import from_json
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 
 from k9_broker.errors import BadRequest
 
-KEPT = 100
-"""Requests that are remembered whole."""
-
-_SECRET = frozenset((b"authorization", b"proxy-authorization", b"x-api-key", b"api-key", b"cookie"))
+Flavour = Literal["plain", "openai", "vllm", "tgi", "tei", "llamacpp"]
+"""Which server's habits the paths have that several servers share."""
 
 
 class Behaviour(BaseModel):
-    """Everything about the fake that can be set; changed as a whole while it runs. Times are milliseconds.
+    """Everything about the fake that can be set; changed as a whole while it runs.
 
-    Faults strike inference requests only, never the lists of models or the health routes.
+    Times are milliseconds, unless the name says seconds. Faults strike inference requests only,
+    never the lists of models or the health routes, which have their own.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     # -- what it offers ---------------------------------------------------------------------------
+    flavour: Flavour = "plain"
+    """Whose `/v1/*`, `/health`, `/metrics`, `/info` and `/slots` are; the other wires are there anyway."""
+    api_key: SecretStr | None = None
+    """Requests without it, in a header of their wire, get that wire's 401. Never shown."""
     models: tuple[str, ...] = ("fake-chat", "fake-embed")
     """Any of them takes any operation; another name is 404."""
     answer_tokens: int = Field(default=16, ge=1, le=100_000)
     """Tokens of an answer in words; a smaller `max_tokens` cuts it."""
+    reasoning_tokens: int = Field(default=0, ge=0, le=100_000)
+    """Tokens of thought before every answer, told as the wire tells them. OpenAI's are counted and kept
+    back, TGI has none, Ollama's can be declined, Anthropic thinks only if asked, then at least a little."""
     dimensions: int = Field(default=64, ge=1, le=8192)
     """Of an embedding, unless the request names its own."""
     context_tokens: int = Field(default=0, ge=0)
     """Prompt and `max_tokens` beyond this are refused as too long; 0: no limit."""
     max_inputs: int = Field(default=2048, ge=1)
-    """More embedding inputs in one request are refused."""
+    """More embedding inputs in one request are refused; of TEI never more than 32."""
 
     # -- how fast it is ---------------------------------------------------------------------------
     latency_ms: float = Field(default=0, ge=0)
@@ -51,13 +55,21 @@ class Behaviour(BaseModel):
     slots: int = Field(default=0, ge=0)
     """Requests worked on at once; more wait without limit, as real servers let them. 0: no limit."""
 
+    # -- limits of rate ---------------------------------------------------------------------------
+    requests_per_minute: int = Field(default=0, ge=0)
+    """More are refused with 429, and every answer tells what is left. 0: no limit."""
+    tokens_per_minute: int = Field(default=0, ge=0)
+    """Prompt and answer together; Azure counts `max_tokens` for the answer. 0: no limit."""
+    rate_burst: float = Field(default=60, gt=0)
+    """Seconds' worth of the two that may be used at once, after as long a pause."""
+
     # -- errors: a status instead of an answer ----------------------------------------------------
     error_status: int = Field(default=500, ge=400, le=599)
     """What `fail_next`, `every_nth` and `error_rate` answer with."""
     error_code: str | None = None
     """OpenAI's `error.code`; without it the usual one of the status, if there is one."""
     retry_after: float | None = Field(default=None, ge=0)
-    """Seconds in the header `Retry-After` of such an error."""
+    """Seconds in the header `Retry-After` of such an error; of Anthropic's answers too, to no effect."""
     fail_next: int = Field(default=0, ge=0)
     """So many requests fail, counted from when this is set."""
     every_nth: int = Field(default=0, ge=0)
@@ -66,6 +78,12 @@ class Behaviour(BaseModel):
     """The share of requests that fail, evenly spread: 0.25 is each fourth."""
     fail_inputs_containing: str | None = Field(default=None, min_length=1)
     """An embeddings request with this text in any input is refused with 400."""
+
+    # -- health -----------------------------------------------------------------------------------
+    health_status: int | None = Field(default=None, ge=200, le=599)
+    """What `/health` answers whatever else is true; a wire without it answers its lists with an error."""
+    loading: bool = False
+    """The server is not up yet: 503 to everything, or, as of those that listen only later, a reset."""
 
     # -- faults of the connection -----------------------------------------------------------------
     hang: bool = False
@@ -76,8 +94,21 @@ class Behaviour(BaseModel):
     """Close the connection after so many tokens, without an end; a plain answer stops half way."""
     error_after_tokens: int | None = Field(default=None, ge=0)
     """After so many tokens send an error inside the stream; a plain answer is an error with status 200."""
+    die_after_head: bool = False
+    """Close the connection after status and headers."""
+    stall_after_tokens: int | None = Field(default=None, ge=0)
+    """After so many tokens send nothing more and keep the connection; a plain answer stops half way."""
     fault_next: int | None = Field(default=None, ge=0)
-    """The four above strike only so many requests, counted from when this is set; unset: all."""
+    """The six above strike only so many requests, counted from when this is set; unset: all."""
+    keep_alive_seconds: float = Field(default=75, gt=0)
+    """A connection without a request for so long is closed."""
+    close_reused: float = Field(default=0, ge=0, le=1)
+    """The share of requests on a connection used before that it is closed on, before any byte."""
+
+    @property
+    def served(self) -> str:
+        """The model of a server that has one."""
+        return self.models[0] if self.models else "fake"
 
     @property
     def faulty(self) -> bool:
@@ -85,8 +116,10 @@ class Behaviour(BaseModel):
         return (
             self.hang
             or self.reset
+            or self.die_after_head
             or self.cut_after_tokens is not None
             or self.error_after_tokens is not None
+            or self.stall_after_tokens is not None
         )
 
 
@@ -100,90 +133,3 @@ def changed(behaviour: Behaviour, changes: object) -> Behaviour:
         problem = error.errors(include_url=False, include_input=False)[0]
         name = ".".join(str(part) for part in problem["loc"])
         raise BadRequest(f"{name}: {problem['msg']}", param=name) from None
-
-
-class Sightings:
-    """What the fake has seen. Not thread-safe; one event loop owns it."""
-
-    def __init__(self) -> None:
-        self._fails_left = 0
-        self._faults_left: int | None = None
-        self.clear()
-
-    def clear(self) -> None:
-        """Forget everything but how many failures are still to come."""
-        self.paths: Counter[str] = Counter()
-        self.inferences = 0
-        self.inputs = 0
-        self.errors = 0
-        self.max_active = 0
-        self.disconnects = 0
-        self._kept: deque[tuple[str, str, Iterable[tuple[bytes, bytes]], bytes]] = deque(maxlen=KEPT)
-
-    def expect(self, behaviour: Behaviour, named: Iterable[str]) -> None:
-        """Start counting afresh what of `behaviour` is counted, if it is among the fields just set."""
-        if "fail_next" in named:
-            self._fails_left = behaviour.fail_next
-        if "fault_next" in named:
-            self._faults_left = behaviour.fault_next
-
-    def arrived(self, method: str, path: str, headers: Iterable[tuple[bytes, bytes]], body: bytes) -> None:
-        self.paths[path] += 1
-        self._kept.append((method, path, headers, body))
-
-    def fails(self, behaviour: Behaviour) -> bool:
-        """Count one inference request, and whether an error status is its answer."""
-        self.inferences += 1
-        number, rate = self.inferences, behaviour.error_rate
-        failed = bool(behaviour.every_nth) and number % behaviour.every_nth == 0
-        failed = failed or int(number * rate) > int((number - 1) * rate)
-        if self._fails_left:
-            self._fails_left -= 1
-            failed = True
-        self.errors += failed
-        return failed
-
-    def faulted(self, behaviour: Behaviour) -> bool:
-        """Whether a fault of the connection strikes this request; counts it if so."""
-        if not behaviour.faulty or self._faults_left == 0:
-            return False
-        if self._faults_left is not None:
-            self._faults_left -= 1
-        return True
-
-    def stats(self, active: int, waiting: int) -> dict[str, Any]:
-        return {
-            "requests": self.paths.total(),
-            "inferences": self.inferences,
-            "inputs": self.inputs,
-            "errors": self.errors,
-            "active": active,
-            "waiting": waiting,
-            "max_active": self.max_active,
-            "disconnects": self.disconnects,
-            "paths": dict(self.paths),
-        }
-
-    def requests(self) -> list[dict[str, Any]]:
-        """The last requests, oldest first, without anything that could be a key."""
-        return [
-            {"method": method, "path": path, "headers": _shown(headers), "body": _read(body)}
-            for method, path, headers, body in self._kept
-        ]
-
-
-def _shown(headers: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
-    return {
-        name.decode("latin-1"): "***" if name in _SECRET else value.decode("latin-1")
-        for name, value in headers
-    }
-
-
-def _read(body: bytes) -> Any:
-    """The body as JSON if it is JSON, as text if it is not, `None` if there is none."""
-    if not body:
-        return None
-    try:
-        return from_json(body)
-    except ValueError:
-        return body.decode("utf-8", errors="replace")

@@ -2,38 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from hashlib import sha256
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from pydantic_core import to_json
 
 from k9_broker.fake.answers import Answer, Question, answer
-from k9_broker.fake.faults import Behaviour
+from k9_broker.fake.head import Head
+from k9_broker.fake.ollama_models import CREATED, JSON, PATHS, TEXT, described, inventory
 from k9_broker.fake.openai_asks import JSON_OBJECT, read_tools
 from k9_broker.fake.script import Call, Refused, Reply, Script
 from k9_broker.fake.vectors import embed
+from k9_broker.fake.wire import Operation, State, Trouble, Wire
 from k9_broker.results import unpack
 
-VERSION = "0.32.1"
-"""The server whose wire format this is."""
-
-_JSON = "application/json; charset=utf-8"
 _NDJSON = "application/x-ndjson"
-_TEXT = "text/plain; charset=utf-8"
-_CREATED = "2023-11-14T22:13:20Z"
-_LONG_AFTER = "2318-12-31T00:00:00Z"
 _NS_PER_MS = 1_000_000
-_SIZE = 2_019_393_189
-_BUSY = "server busy, please try again.  maximum pending requests exceeded"
+_FAILURES = {
+    401: "unauthorized",
+    429: "you have reached your rate limit, please try again later",
+    503: "server busy, please try again.  maximum pending requests exceeded",
+}
 _BROKEN = to_json({"error": "an error was encountered while running the model"})
 
-Piece = Callable[[str, list[dict[str, Any]] | None], Mapping[str, Any]]
-"""The part of an object that holds text: `message` of a chat, `response` of a generation."""
+Piece = Callable[[str, str, list[dict[str, Any]] | None], Mapping[str, Any]]
+"""The part of an object that holds text and thought: `message` of a chat, `response` of a generation."""
 
 
 def error(status: int, message: str, headers: tuple[tuple[str, str], ...] = ()) -> Reply:
-    return Reply(to_json({"error": message}), status, _JSON, headers)
+    return Reply(to_json({"error": message}), status, JSON, headers)
 
 
 def chat(call: Call) -> Script:
@@ -50,8 +47,10 @@ def chat(call: Call) -> Script:
     said = "\n".join(f"{message.get('role')}: {message.get('content') or ''}" for message in messages)
     asked = contents[-1] if messages and messages[-1].get("role") == "user" else ""
 
-    def piece(text: str, calls: list[dict[str, Any]] | None) -> Mapping[str, Any]:
+    def piece(text: str, thought: str, calls: list[dict[str, Any]] | None) -> Mapping[str, Any]:
         message: dict[str, Any] = {"role": "assistant", "content": text}
+        if thought:
+            message["thinking"] = thought
         return {"message": message | {"tool_calls": calls} if calls else message}
 
     return _told(call, name, bool(messages), said, asked, piece)
@@ -63,7 +62,11 @@ def generate(call: Call) -> Script:
     prompt, system = call.body.get("prompt") or "", call.body.get("system") or ""
     if not isinstance(prompt, str) or not isinstance(system, str):
         raise Refused(error(400, "json: cannot unmarshal into Go struct field GenerateRequest.prompt"))
-    return _told(call, name, bool(prompt), f"{system}\n{prompt}", prompt, lambda text, _: {"response": text})
+
+    def piece(text: str, thought: str, _: list[dict[str, Any]] | None) -> Mapping[str, Any]:
+        return {"response": text, "thinking": thought} if thought else {"response": text}
+
+    return _told(call, name, bool(prompt), f"{system}\n{prompt}", prompt, piece)
 
 
 def embeddings(call: Call) -> Script:
@@ -87,75 +90,47 @@ def embeddings(call: Call) -> Script:
         work = int(call.behaviour.per_input_ms * len(texts) * _NS_PER_MS)
         load = _load(call)
         body |= {"total_duration": load + work, "load_duration": load, "prompt_eval_count": sum(counts)}
-    return Script(_JSON, ((0, to_json(body)),), _BROKEN, inputs=len(texts), unload=_unloads(call))
+    return Script(
+        JSON, ((0, to_json(body)),), _BROKEN, inputs=len(texts), unload=_unloads(call), prompt=sum(counts)
+    )
 
 
 def show(call: Call) -> Reply:
     """`POST /api/show`."""
     _model(call)
-    body = {
-        "details": _details(),
-        "model_info": {
-            "general.architecture": "fake",
-            "fake.context_length": call.behaviour.context_tokens or 131_072,
-            "fake.embedding_length": call.behaviour.dimensions,
-        },
-        "capabilities": ["completion", "tools", "embedding"],
+    return described(call.behaviour)
+
+
+class OllamaWire(Wire):
+    """Ollama's own paths. A server on the spot takes no key; with one it is like the hosted service."""
+
+    operations: Mapping[str, Operation] = {
+        "/api/chat": chat,
+        "/api/generate": generate,
+        "/api/embed": embeddings,
     }
-    return Reply(to_json(body), content_type=_JSON)
+    descriptions: Mapping[str, Callable[[Call], Reply]] = {"/api/show": show}
 
+    def inventory(self, head: Head, state: State) -> Reply | None:
+        return inventory(head.path, state.behaviour, state.loaded)
 
-OPERATIONS: Mapping[str, Callable[[Call], Script]] = {
-    "/api/chat": chat,
-    "/api/generate": generate,
-    "/api/embed": embeddings,
-}
-"""What takes time and may fail."""
+    def failure(self, trouble: Trouble) -> Reply:
+        """Like the real server, 503 has no `Retry-After` unless one is set."""
+        after = trouble.retry_after
+        headers = () if after is None else (("retry-after", f"{after:g}"),)
+        message = _FAILURES.get(trouble.status, "model runner has unexpectedly stopped")
+        return error(trouble.status, message, headers)
 
-DESCRIPTIONS: Mapping[str, Callable[[Call], Reply]] = {"/api/show": show}
-"""What is asked with a body and answered at once."""
+    def unreadable(self, body: bytes, why: str) -> Refused:
+        if not body:
+            return Refused(error(400, "missing request body"))
+        return Refused(error(400, "unexpected EOF" if "EOF" in why else "invalid character in request body"))
 
-
-def inventory(path: str, behaviour: Behaviour, loaded: Iterable[str]) -> Reply | None:
-    """What `GET` finds at `/`, `/api/version`, `/api/tags` and `/api/ps`; `None` elsewhere."""
-    match path:
-        case "/":
-            return Reply(b"Ollama is running", content_type=_TEXT)
-        case "/api/version":
-            return Reply(to_json({"version": VERSION}), content_type=_JSON)
-        case "/api/tags":
-            listed = [{**_listed(name), "modified_at": _CREATED} for name in behaviour.models]
-            return Reply(to_json({"models": listed}), content_type=_JSON)
-        case "/api/ps":
-            extra = {"expires_at": _LONG_AFTER, "size_vram": _SIZE}
-            extra["context_length"] = behaviour.context_tokens or 4096
-            running = [{**_listed(name), **extra} for name in behaviour.models if name in set(loaded)]
-            return Reply(to_json({"models": running}), content_type=_JSON)
-    return None
-
-
-def failure(behaviour: Behaviour) -> Reply:
-    """The error a fault asks for. Like the real server, 503 has no `Retry-After` unless one is set."""
-    after = behaviour.retry_after
-    headers = () if after is None else (("retry-after", f"{after:g}"),)
-    message = _BUSY if behaviour.error_status == 503 else "model runner has unexpectedly stopped"
-    return error(behaviour.error_status, message, headers)
-
-
-def unreadable(body: bytes, why: str) -> Refused:
-    """The body is absent, not JSON, or not an object."""
-    if not body:
-        return Refused(error(400, "missing request body"))
-    return Refused(error(400, "unexpected EOF" if "EOF" in why else "invalid character in request body"))
-
-
-def no_route(method: str, path: str) -> Reply:
-    wrong_method = (
-        path in OPERATIONS or path in DESCRIPTIONS or path in ("/", "/api/version", "/api/tags", "/api/ps")
-    )
-    if wrong_method:
-        return Reply(b"405 method not allowed", 405, _TEXT)
-    return Reply(b"404 page not found", 404, _TEXT)
+    def no_route(self, head: Head) -> Reply:
+        path = head.path
+        if path in self.operations or path in self.descriptions or path in PATHS:
+            return Reply(b"405 method not allowed", 405, TEXT)
+        return Reply(b"404 page not found", 404, TEXT)
 
 
 def _model(call: Call) -> str:
@@ -164,19 +139,19 @@ def _model(call: Call) -> str:
         raise Refused(error(400, "model is required"))
     if call.model is None:
         raise Refused(error(404, f"model '{name}' not found"))
-    if call.body.get("think"):
+    if call.body.get("think") and not call.behaviour.reasoning_tokens:
         raise Refused(error(400, f'"{name}" does not support thinking'))
     return name
 
 
 def _told(call: Call, name: str, asks: bool, said: str, asked: str, piece: Piece) -> Script:
     """The answer in words or tool calls; without a question the model is only loaded or unloaded."""
-    base = {"model": name, "created_at": _CREATED}
+    base = {"model": name, "created_at": CREATED}
     streamed = call.body.get("stream") is not False
     if not asks:
         reason = "unload" if _unloads(call) else "load"
-        body = {**base, **piece("", None), "done": True, "done_reason": reason}
-        return Script(_JSON, ((0, to_json(body)),), _BROKEN, unload=_unloads(call))
+        body = {**base, **piece("", "", None), "done": True, "done_reason": reason}
+        return Script(JSON, ((0, to_json(body)),), _BROKEN, unload=_unloads(call))
     question = _question(call, said, asked)
     each = answer(question, call.behaviour.answer_tokens)
     calls = _calls(each)
@@ -185,20 +160,23 @@ def _told(call: Call, name: str, asks: bool, said: str, asked: str, piece: Piece
         "done_reason": "stop" if each.calls else each.finish,
         **_counts(call, question, each),
     }
+    sizes: dict[str, Any] = {"tokens": each.tokens, "unload": _unloads(call)}
+    sizes |= {"prompt": question.tokens, "generated": each.tokens}
     if not streamed:
-        body = {**base, **piece(each.text, calls), **end}
+        body = {**base, **piece(each.text, "".join(each.thoughts), calls), **end}
         whole = ((each.tokens, to_json(body)),)
-        return Script(_JSON, whole, _BROKEN, tokens=each.tokens, unload=_unloads(call))
+        return Script(JSON, whole, _BROKEN, **sizes)
 
     def lines() -> Iterator[tuple[int, bytes]]:
+        for due, thought in enumerate(each.thoughts, 1):
+            yield due, _line({**base, **piece("", thought, None), "done": False})
         if calls:
-            yield each.tokens, _line({**base, **piece("", calls), "done": False})
-        for due, text in enumerate(each.pieces, 1):
-            yield due, _line({**base, **piece(text, None), "done": False})
-        yield each.tokens + 1, _line({**base, **piece("", None), **end})
+            yield each.tokens, _line({**base, **piece("", "", calls), "done": False})
+        for due, text in enumerate(each.pieces, 1 + len(each.thoughts)):
+            yield due, _line({**base, **piece(text, "", None), "done": False})
+        yield each.tokens + 1, _line({**base, **piece("", "", None), **end})
 
-    broken = _BROKEN + b"\n"
-    return Script(_NDJSON, tuple(lines()), broken, True, each.tokens, unload=_unloads(call))
+    return Script(_NDJSON, tuple(lines()), _BROKEN + b"\n", True, **sizes)
 
 
 def _question(call: Call, said: str, asked: str) -> Question:
@@ -216,6 +194,7 @@ def _question(call: Call, said: str, asked: str) -> Question:
         tools=tools,
         tool_choice="auto" if tools else "none",
         schema=wanted if isinstance(wanted, dict) else JSON_OBJECT if wanted == "json" else None,
+        thinking=0 if call.body.get("think") is False else call.behaviour.reasoning_tokens,
     )
     context = call.behaviour.context_tokens
     if context and call.body.get("truncate") is False and question.tokens > context:
@@ -259,24 +238,3 @@ def _unloads(call: Call) -> bool:
 
 def _line(value: Mapping[str, Any]) -> bytes:
     return to_json(value) + b"\n"
-
-
-def _tagged(name: str) -> str:
-    return name if ":" in name else f"{name}:latest"
-
-
-def _details() -> dict[str, Any]:
-    return {
-        "parent_model": "",
-        "format": "gguf",
-        "family": "fake",
-        "families": ["fake"],
-        "parameter_size": "3.2B",
-        "quantization_level": "Q4_K_M",
-    }
-
-
-def _listed(name: str) -> dict[str, Any]:
-    tagged = _tagged(name)
-    digest = sha256(tagged.encode()).hexdigest()
-    return {"name": tagged, "model": tagged, "size": _SIZE, "digest": digest, "details": _details()}

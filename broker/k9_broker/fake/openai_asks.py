@@ -8,7 +8,7 @@ from typing import Any
 from pydantic_core import to_json
 
 from k9_broker.fake.answers import Question, Tool
-from k9_broker.fake.script import Call, Refused, Reply
+from k9_broker.fake.script import Call, Headers, Refused, Reply
 
 JSON_OBJECT: Mapping[str, Any] = {
     "type": "object",
@@ -31,18 +31,23 @@ def error(
     kind: str = "invalid_request_error",
     param: str | None = None,
     code: str | None = None,
-    headers: tuple[tuple[str, str], ...] = (),
+    headers: Headers = (),
 ) -> Reply:
     """OpenAI's error envelope, always with its four keys."""
     body = {"error": {"message": message, "type": kind, "param": param, "code": code}}
     return Reply(to_json(body), status, headers=headers)
 
 
-def failure(status: int, code: str | None, retry_after: float | None) -> Reply:
+def waiting(retry_after: float | None) -> Headers:
+    """The two headers that say when to come again."""
+    if retry_after is None:
+        return ()
+    return (("retry-after", f"{retry_after:g}"), ("retry-after-ms", f"{retry_after * 1000:g}"))
+
+
+def failure(status: int, code: str | None = None, retry_after: float | None = None) -> Reply:
     """The error a fault asks for. 502 is a page of HTML, as the edge before the real API sends it."""
-    headers: tuple[tuple[str, str], ...] = ()
-    if retry_after is not None:
-        headers = (("retry-after", f"{retry_after:g}"), ("retry-after-ms", f"{retry_after * 1000:g}"))
+    headers = waiting(retry_after)
     if status == 502 and code is None:
         page = b"<html>\r\n<head><title>502 Bad Gateway</title></head>\r\n<body></body>\r\n</html>\r\n"
         return Reply(page, 502, "text/html", headers)
@@ -116,6 +121,7 @@ def chat_question(call: Call) -> Question:
             tool_choice=_tool_choice(call.body, tools),
             parallel=call.body.get("parallel_tool_calls") is not False,
             schema=_schema(call.body.get("response_format")),
+            thinking=_thinking(call),
         ),
     )
 
@@ -179,6 +185,16 @@ def _schema(wanted: Any) -> Mapping[str, Any] | None:
         case {"type": "json_object"} | {"type": "json_schema"}:
             return JSON_OBJECT
     return None
+
+
+def _thinking(call: Call) -> int:
+    """Tokens of thought: none if the request says so in one of the ways there are to say it."""
+    if not call.behaviour.reasoning_tokens:
+        return 0
+    template = call.body.get("chat_template_kwargs")
+    off = call.body.get("reasoning_effort") == "none"
+    off = off or (isinstance(template, dict) and template.get("enable_thinking") is False)
+    return 0 if off else call.behaviour.reasoning_tokens
 
 
 def _stops(body: Mapping[str, Any]) -> tuple[str, ...]:

@@ -23,15 +23,29 @@ async def play(
     if faulted and behaviour.reset:
         exchange.reset()
         return
+    if faulted and behaviour.die_after_head:
+        await exchange.pause(load + _before(script, behaviour) / 1000)
+        length = None if script.streamed else len(script.frames[0][1])
+        await exchange.begin(200, script.content_type, script.headers, length)
+        exchange.cut()
+        return
     start = monotonic() + load + _before(script, behaviour) / 1000
     gap = 1 / behaviour.tokens_per_second if behaviour.tokens_per_second else 0.0
     cut = behaviour.cut_after_tokens if faulted else None
     broken = behaviour.error_after_tokens if faulted else None
+    stalled = behaviour.stall_after_tokens if faulted else None
     if not script.streamed:
-        await exchange.pause(start + gap * max(0, script.tokens - 1) - monotonic())
-        await _whole(exchange, script, cut=cut is not None, broken=broken is not None)
+        if (wait := start + gap * max(0, script.tokens - 1) - monotonic()) > 0:
+            await exchange.pause(wait)
+        half = cut is not None or stalled is not None
+        await _whole(exchange, script, half=half, broken=broken is not None)
+        if stalled is not None:
+            await _silence(exchange)
+        elif half:
+            exchange.cut()
         return
-    end = min((limit for limit in (cut, broken) if limit is not None), default=script.tokens + 1)
+    limits = (limit for limit in (cut, broken, stalled) if limit is not None)
+    end = min(limits, default=script.tokens + 1)
     due_now: list[bytes] = []
     begun = False
     for tokens, data in script.frames:
@@ -55,6 +69,9 @@ async def play(
     elif end == cut:
         await exchange.write(b"".join(due_now))
         exchange.cut()
+    elif end == stalled:
+        await exchange.write(b"".join(due_now))
+        await _silence(exchange)
     else:
         await exchange.write(b"".join([*due_now, script.error]), more=False)
 
@@ -65,12 +82,17 @@ def _before(script: Script, behaviour: Behaviour) -> float:
     return behaviour.latency_ms + first + behaviour.per_input_ms * script.inputs
 
 
-async def _whole(exchange: Exchange, script: Script, *, cut: bool, broken: bool) -> None:
+async def _whole(exchange: Exchange, script: Script, *, half: bool, broken: bool) -> None:
     """Send a plain answer: all of it, half of it, or an error with status 200."""
-    data = script.error if broken and not cut else script.frames[0][1]
+    data = script.error if broken and not half else script.frames[0][1]
     await exchange.begin(200, script.content_type, script.headers, len(data))
-    if cut:
+    if half:
         await exchange.write(data[: len(data) // 2])
-        exchange.cut()
     else:
         await exchange.write(data, more=False)
+
+
+async def _silence(exchange: Exchange) -> None:
+    """Keep the connection and say nothing until the caller leaves. Raises `Gone` then."""
+    await exchange.gone()
+    raise Gone

@@ -42,6 +42,7 @@ def serve(
         log_config=None,
         log_level="critical",
         access_log=False,
+        proxy_headers=False,
         server_header=False,
         timeout_keep_alive=75,
         timeout_graceful_shutdown=0,
@@ -65,11 +66,14 @@ def _listen(host: str, port: int) -> socket.socket:
 
 
 class _Protocol(HttpToolsProtocol):
-    """Hands the connection to the application, which cuts and resets it when told to."""
+    """Hands itself, the connection, to the application, which cuts and resets it when told to."""
+
+    requests = 0
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
-        self.scope["state"]["transport"] = self.transport
+        self.requests += 1
+        self.scope["state"]["connection"] = self
 
 
 class _Server(uvicorn.Server):

@@ -16,7 +16,7 @@ class Slots:
 
     @property
     def waiting(self) -> int:
-        return sum(not turn.done() for turn in self._waiting)
+        return sum(not turn.done() for turn in self._waiting) if self._waiting else 0
 
     def resize(self, limit: int) -> None:
         self._limit = limit
