@@ -98,7 +98,7 @@ async def serving(
     listening = await asyncio.start_server(server.connected, "127.0.0.1")
     port = listening.sockets[0].getsockname()[1]
     backend = Backend(name="b", dialect=dialect, url=f"http://127.0.0.1:{port}", **settings)
-    caller = HttpCaller(backend, dialect_named(dialect))
+    caller = HttpCaller(backend, backend.servers[0], dialect_named(dialect))
     try:
         yield server, caller
     finally:

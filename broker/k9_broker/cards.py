@@ -1,7 +1,8 @@
-"""Cards: what configuration, price lists and a model's own name tell of it, field by field.
+"""Cards: what configuration, servers, price lists and a model's own name tell of it, field by field.
 
 The guess from a name is a table of rules, below. It is only a beginning: each field of it gives way
-to a price list, to `[models."NAME"]` and to the backend's own `cards`, in that order.
+to a price list, to what the server says of the model, to `[models."NAME"]` and to the backend's own
+`cards`, in that order.
 """
 
 from __future__ import annotations
@@ -38,15 +39,17 @@ _ACTIVE = re.compile(r"(?<![a-z0-9.])a(\d+(?:\.\d+)?)b(?![a-z0-9])")
 _MILLIONS = re.compile(r"(?<![a-z0-9.])(\d{2,4})m(?![a-z0-9])")
 
 
-def card_of(model: str, backend: Backend, configured: Mapping[str, ModelCard]) -> ModelCard:
+def card_of(
+    model: str, backend: Backend, configured: Mapping[str, ModelCard], said: ModelCard | None = None
+) -> ModelCard:
     """The card of `model` at `backend`: for each field the first that knows it of the backend's own
-    card, the one in `configured`, the price lists (cloud only) and the guess.
+    card, the one in `configured`, what the server has `said`, the price lists (cloud only) and the guess.
 
     The first call for a cloud backend imports the price lists, a third of a second's work.
     """
     merged: dict[str, object] = guess(model, backend).model_dump(exclude_defaults=True)
     listed = _listed(model, backend) if backend.kind is Kind.CLOUD else None
-    for card in (listed, _named(model, configured), _named(model, backend.cards)):
+    for card in (listed, said, _named(model, configured), _named(model, backend.cards)):
         if card is not None:
             merged |= card.model_dump(exclude_defaults=True)
     return ModelCard.model_validate(merged)
@@ -115,7 +118,8 @@ def quality_of_size(billions: float) -> float:
 
 
 def _listed(model: str, backend: Backend) -> ModelCard | None:
-    return price_card(model, provider=backend.price_provider, url=backend.url, dialect=backend.dialect)
+    url = backend.servers[0].url if backend.servers else ""
+    return price_card(model, provider=backend.price_provider, url=url, dialect=backend.dialect)
 
 
 def _named(model: str, cards: Mapping[str, ModelCard]) -> ModelCard | None:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 
 import pytest
 
 from k9_broker.adapters.redis_ledger import RedisLedger
 from k9_broker.backends import Backend
+from k9_broker.health import InstanceHealth
 from k9_broker.jobs import JobState
+from k9_broker.models import ModelCard
 from k9_broker.requests import InferenceRequest
 from k9_broker.results import Chunk, Result
 from k9_workers.execute import execute
@@ -23,8 +25,19 @@ class Talker:
 
     calls = 0
 
-    async def models(self) -> Sequence[str]:
-        return ("m",)
+    spare = False
+
+    async def models(self) -> Mapping[str, ModelCard]:
+        return {"m": ModelCard()}
+
+    def health(self) -> Sequence[InstanceHealth]:
+        return ()
+
+    async def watch(self) -> None:
+        await asyncio.Event().wait()
+
+    def reset(self) -> None:
+        pass
 
     async def call(self, request: InferenceRequest) -> Result:
         raise NotImplementedError

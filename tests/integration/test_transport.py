@@ -122,8 +122,8 @@ async def test_nothing_is_repeated_once_a_byte_has_come(sent: bytes) -> None:
 async def test_connection_refused() -> None:
     async with serving(answer) as (_, caller):
         pass
-    backend = Backend(name="gone", dialect="openai", url=caller._connections._backend.url)
-    caller = HttpCaller(backend, dialect_named("openai"))
+    backend = Backend(name="gone", dialect="openai", url=caller._connections._url)
+    caller = HttpCaller(backend, backend.servers[0], dialect_named("openai"))
     try:
         with pytest.raises(errors.BackendUnreachable, match="'gone' could not be reached"):
             await caller.call(chat())
@@ -133,7 +133,8 @@ async def test_connection_refused() -> None:
 
 @pytest.mark.parametrize("url", ["nonsense", "http://", "http://127.0.0.1:99999"])
 async def test_a_url_that_is_none(url: str) -> None:
-    caller = HttpCaller(Backend(name="b", dialect="openai", url=url), dialect_named("openai"))
+    backend = Backend(name="b", dialect="openai", url=url)
+    caller = HttpCaller(backend, backend.servers[0], dialect_named("openai"))
     try:
         with pytest.raises(errors.BackendError):
             await caller.call(chat())
@@ -241,11 +242,9 @@ async def test_redirects_are_not_followed() -> None:
 
 async def test_the_key_goes_out_and_nowhere_else(monkeypatch: pytest.MonkeyPatch) -> None:
     async with serving(answer) as (_, unused):
+        backend = unused._connections._backend.model_copy(update={"api_key_env": "K9_TEST_KEY"})
         with pytest.raises(errors.ConfigurationError, match="K9_TEST_KEY"):
-            HttpCaller(
-                unused._connections._backend.model_copy(update={"api_key_env": "K9_TEST_KEY"}),
-                unused._dialect,
-            )
+            HttpCaller(backend, backend.servers[0], unused._dialect)
     monkeypatch.setenv("K9_TEST_KEY", "sk-hidden")
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
     async with serving(answer, api_key_env="K9_TEST_KEY") as (server, caller):
@@ -268,8 +267,8 @@ async def test_models(dialect: str, body: Any, line: str) -> None:
         await exchange.reply(body)
 
     async with serving(script, dialect) as (server, caller):
-        assert "a" in await caller.models()
+        assert "a" in await caller.listed()
         assert server.seen[0].line == line
     async with serving(lambda exchange: exchange.reply(b"", 401)) as (_, caller):
         with pytest.raises(errors.BackendCredentials):
-            await caller.models()
+            await caller.listed()

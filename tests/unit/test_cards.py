@@ -117,6 +117,24 @@ def test_each_field_comes_from_the_nearest_source_that_knows_it() -> None:
     assert card.vision is None  # nobody's
 
 
+def test_what_the_server_says_stands_between_the_lists_and_configuration() -> None:
+    backend = OPENAI.model_copy(update={"cards": {"gpt-4o": ModelCard(tools=False)}})
+    said = ModelCard(context_window=4096, vision=False, tools=True, input_usd=0.5)
+    card = card_of("gpt-4o", backend, {"gpt-4o": ModelCard(vision=True)}, said)
+    assert (card.context_window, card.input_usd) == (4096, 0.5)  # the lists say otherwise
+    assert card.vision is True
+    assert card.tools is False
+    assert card.output_usd  # of which the server said nothing
+
+
+def test_the_prices_of_several_instances_are_those_of_their_service() -> None:
+    instances = ({"url": "https://api.openai.com"}, {"url": "https://eu.api.openai.com"})
+    several = Backend.model_validate(
+        {"name": "o", "dialect": "openai-compatible", "kind": "cloud", "instances": instances}
+    )
+    assert card_of("gpt-4o", several, {}).input_usd
+
+
 def test_a_card_that_went_through_json_hides_nothing_it_does_not_know() -> None:
     sent = Backend.model_validate_json(
         OPENAI.model_copy(update={"cards": {"gpt-4o": ModelCard(quality=0.8)}}).model_dump_json()

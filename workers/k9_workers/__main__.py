@@ -13,7 +13,7 @@ from k9_broker.minilm import BLAS_ENVIRONMENT
 from k9_broker.naming import node_name
 from k9_broker.settings import load_settings
 from k9_workers.callers import check
-from k9_workers.lifecycle import backend_from_environment
+from k9_workers.environment import backend_from_environment
 
 
 def main() -> int:
@@ -53,7 +53,7 @@ def main() -> int:
 
     app.worker_main(
         [
-            *("worker", "--concurrency", str(backend.slots), "--hostname", node),
+            *("worker", "--concurrency", str(backend.capacity), "--hostname", node),
             *("--loglevel", settings.log_level, "--without-gossip", "--without-mingle", "--task-events"),
         ]
     )

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 
 from k9_broker.adapters.redis_fleet import ANNOUNCE_EVERY, RedisFleet
 from k9_broker.backends import Announcement, Backend
 from k9_broker.cards import card_of
 from k9_broker.errors import K9Error, LedgerUnavailable
+from k9_broker.health import CircuitState, InstanceHealth
 from k9_broker.latency import moved
 from k9_broker.models import Latency, ModelCard
 from k9_broker.ports import Caller
@@ -30,7 +32,11 @@ MOVED = 1.5
 
 
 class Announcer:
-    """Announces one backend for one worker. `configured` has the operator's cards, by model."""
+    """Announces one backend for one worker.
+
+    `configured` has the operator's cards, by model; `paced` tells the seconds until the backend's rate
+    limit lets another call begin.
+    """
 
     def __init__(
         self,
@@ -42,6 +48,7 @@ class Announcer:
         fleet: RedisFleet,
         measuring: Measuring,
         configured: Mapping[str, ModelCard],
+        paced: Callable[[], float] = lambda: 0.0,
     ) -> None:
         self._backend = backend
         self._order = order
@@ -50,22 +57,27 @@ class Announcer:
         self._fleet = fleet
         self._measuring = measuring
         self._configured = configured
+        self._paced = paced
         self._models: tuple[str, ...] = ()
         self._cards: dict[str, ModelCard] = {}
+        self._said: Mapping[str, ModelCard] = {}
+        self._asked = -math.inf
         self._told: Mapping[str, Latency] = {}
+        self._told_states: Mapping[str, CircuitState] = {}
         self._loop_lag = 0.0
 
     async def learn(self) -> None:
         """Learn the models to announce.
 
-        Until the backend has answered, it serves what this node served last: a backend that is
-        down for a moment is unavailable, not unknown.
+        Those that are configured are known before the backend is asked. Of the others: until it has
+        answered, it serves what this node served last, for a backend that is down for a moment is
+        unavailable, not unknown.
         """
         if self._backend.models:
-            await self._serve(self._backend.models)
+            await self._serve(self._backend.models, {})
             return
         with suppress(LedgerUnavailable):
-            await self._serve(await self._fleet.last_models(self._node))
+            await self._serve(await self._fleet.last_models(self._node), {})
         await self._ask_models()
 
     def card(self, model: str) -> ModelCard:
@@ -73,51 +85,66 @@ class Announcer:
         return self._cards.get(model) or ModelCard()
 
     async def keep_asking(self) -> None:
-        """Ask the backend for its models now and then, unless they are configured."""
+        """Ask the backend now and then which models it has, and what it says of them."""
         while True:
-            await asyncio.sleep(ASK_MODELS_EVERY if self._models else ASK_MODELS_EVERY / 10)
+            every = ASK_MODELS_EVERY if self._models else ASK_MODELS_EVERY / 10
+            await asyncio.sleep(max(0.0, self._asked + every - time.monotonic()))
             await self._ask_models()
 
     async def keep_announcing(self) -> None:
-        """A heartbeat every `ANNOUNCE_EVERY` seconds, and at once when an estimate has moved."""
+        """A heartbeat every `ANNOUNCE_EVERY` seconds, and at once when an estimate has moved or an
+        instance's state has changed."""
         due = 0.0
         while True:
             latencies = self._measuring.latencies()
-            if time.monotonic() >= due or self._news(latencies):
+            instances = tuple(self._caller.health())
+            states = {one.name: one.state for one in instances}
+            if time.monotonic() >= due or self._news(latencies, states):
                 due = time.monotonic() + ANNOUNCE_EVERY
-                await self._announce(latencies)
+                if await self._announce(latencies, instances):
+                    self._told, self._told_states, self._loop_lag = latencies, states, 0.0
             tick = time.monotonic() + LOOK_EVERY
             await asyncio.sleep(LOOK_EVERY)
             self._loop_lag = max(self._loop_lag, time.monotonic() - tick)
 
     async def _ask_models(self) -> None:
+        self._asked = time.monotonic()
         try:
-            await self._serve(tuple(await self._caller.models()))
+            said = await self._caller.models()
+            await self._serve(self._backend.models or tuple(said), said)
         except K9Error as error:
-            logger.warning("%s does not tell its models: %s", self._backend.name, error.code)
+            level = logging.INFO if self._backend.models else logging.WARNING
+            logger.log(level, "%s does not tell its models: %s", self._backend.name, error.code)
         except Exception:
             logger.exception("%s does not tell its models", self._backend.name)
 
-    async def _serve(self, models: tuple[str, ...]) -> None:
-        if models != self._models:
-            try:
-                if self._backend.kind is Kind.LOCAL:
-                    self._cards = self._make_cards(models)
-                else:  # in a thread: the first card of a cloud model loads the price lists
-                    self._cards = await asyncio.to_thread(self._make_cards, models)
-            except Exception:
-                logger.exception("%s is announced without cards", self._backend.name)
-                self._cards = {}
-            self._models = models
+    async def _serve(self, models: tuple[str, ...], said: Mapping[str, ModelCard]) -> None:
+        said = {model: card for model, card in said.items() if model in models}
+        if (models, said) == (self._models, self._said):
+            return
+        try:
+            if self._backend.kind is Kind.LOCAL:
+                self._cards = self._make_cards(models, said)
+            else:  # in a thread: the first card of a cloud model loads the price lists
+                self._cards = await asyncio.to_thread(self._make_cards, models, said)
+        except Exception:
+            logger.exception("%s is announced without cards", self._backend.name)
+            self._cards = {}
+        self._models, self._said = models, said
 
-    def _make_cards(self, models: tuple[str, ...]) -> dict[str, ModelCard]:
-        return {model: card_of(model, self._backend, self._configured) for model in models}
+    def _make_cards(self, models: tuple[str, ...], said: Mapping[str, ModelCard]) -> dict[str, ModelCard]:
+        return {model: card_of(model, self._backend, self._configured, said.get(model)) for model in models}
 
-    def _news(self, latencies: Mapping[str, Latency]) -> bool:
-        return any(moved(self._told.get(model), latency, MOVED) for model, latency in latencies.items())
+    def _news(self, latencies: Mapping[str, Latency], states: Mapping[str, CircuitState]) -> bool:
+        return states != self._told_states or any(
+            moved(self._told.get(model), latency, MOVED) for model, latency in latencies.items()
+        )
 
-    async def _announce(self, latencies: Mapping[str, Latency]) -> None:
+    async def _announce(
+        self, latencies: Mapping[str, Latency], instances: tuple[InstanceHealth, ...]
+    ) -> bool:
         backend = self._backend
+        hourly = backend.gpu_usd_per_hour
         announcement = Announcement(
             node=self._node,
             backend=backend.name,
@@ -126,10 +153,12 @@ class Announcer:
             models=self._models,
             cards=self._cards,
             latencies=dict(latencies),
-            gpu_usd_per_hour=backend.gpu_usd_per_hour,
+            gpu_usd_per_hour=None if hourly is None else hourly * max(1, len(backend.servers)),
             operations=operations_of(backend),
             order=self._order,
-            slots=backend.slots,
+            slots=backend.capacity,
+            instances=instances,
+            paced_seconds=self._paced(),
             max_waiting=backend.max_waiting,
             max_waiting_batch=backend.max_waiting_batch,
             service_seconds=self._measuring.service_seconds,
@@ -139,5 +168,5 @@ class Announcer:
             await self._fleet.announce(announcement)
         except LedgerUnavailable:
             logger.warning("could not announce: Redis is away")
-            return
-        self._told, self._loop_lag = latencies, 0.0
+            return False
+        return True

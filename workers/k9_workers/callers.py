@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from k9_broker.backends import Backend
 from k9_broker.dialects.registry import dialect_named
+from k9_broker.errors import ConfigurationError
+from k9_broker.limits import RateLimits
 from k9_broker.ports import Caller
 from k9_broker.requests import Operation
 from k9_workers.credentials import key_of
 
 
-def build_caller(backend: Backend, model_folder: Path) -> Caller:
-    """The caller for `backend`. `model_folder` holds the model of the `embedded` dialect.
+def build_caller(
+    backend: Backend, model_folder: Path, heard: Callable[[RateLimits], None] | None = None
+) -> Caller:
+    """The caller for `backend`. `model_folder` holds the model of the `embedded` dialect; `heard` is told
+    the rate limits in its answers.
 
     Raises `ConfigurationError` on an unknown dialect or a key missing from the environment.
     """
@@ -22,16 +28,21 @@ def build_caller(backend: Backend, model_folder: Path) -> Caller:
         caller: Caller = EmbeddedCaller(model_folder)
         return caller
     dialect = dialect_named(backend.dialect)
-    from k9_workers.transport import HttpCaller  # loads aiohttp, which a process without HTTP can do without
+    from k9_workers.instances import Instances  # loads aiohttp, which a process without HTTP can do without
 
-    return HttpCaller(backend, dialect)
+    return Instances(backend, dialect, heard)
 
 
 def check(backend: Backend) -> None:
-    """Raises `ConfigurationError` for what would make every call fail: no such dialect, no key."""
+    """Raises `ConfigurationError` for what would make every call fail: no such dialect, no key, no model."""
     if backend.dialect != "embedded":
         dialect_named(backend.dialect)
     key_of(backend)
+    if backend.dialect == "azure" and not backend.models:
+        raise ConfigurationError(
+            f"Backend {backend.name!r} needs `models`: the names of its deployments. Azure lists the models"
+            " that could be deployed, not those that are."
+        )
 
 
 def operations_of(backend: Backend) -> tuple[Operation, ...]:

@@ -1,4 +1,4 @@
-"""Connections to one backend: sends a request, gives the response's head, says what a failure means.
+"""Connections to one instance: sends a request, gives the response's head, says what a failure means.
 
 Nothing is retried, with one exception: a server may close an idle connection just as a request is
 put on it, which is nobody's failure, so a request whose reused connection died before any byte of
@@ -15,7 +15,7 @@ import aiohttp
 import httpx
 from httpx_aiohttp import AiohttpTransport
 
-from k9_broker.backends import Backend
+from k9_broker.backends import Backend, Instance
 from k9_broker.dialects.base import WireRequest
 from k9_broker.errors import BackendError, BackendTimeout, BackendUnreachable, StreamTruncated
 
@@ -41,8 +41,11 @@ _attempt: ContextVar[_Attempt | None] = ContextVar("k9_connection_attempt", defa
 class Connections:
     """httpx's client over aiohttp's connection pool, which costs a twentieth of httpx's own when busy."""
 
-    def __init__(self, backend: Backend, headers: Mapping[str, str]) -> None:
+    def __init__(self, backend: Backend, instance: Instance, headers: Mapping[str, str]) -> None:
+        """`backend` tells the timeouts, `instance` where it is and how much it takes at once."""
         self._backend = backend
+        self._url = instance.url.rstrip("/")
+        self._most = instance.slots + SPARE_CONNECTIONS
         self._headers = {"accept-encoding": "identity", **headers}
         self._ssl = httpx.create_ssl_context(trust_env=False)
         self._client = self._new_client(reuse=True)
@@ -99,13 +102,13 @@ class Connections:
             await self._fresh.aclose()
 
     async def _send(self, client: httpx.AsyncClient, wire: WireRequest) -> httpx.Response:
-        url = self._backend.url.rstrip("/") + wire.path
+        url = self._url + wire.path
         headers = {**self._headers, **wire.headers}
         request = client.build_request(wire.method, url, content=wire.body or None, headers=headers)
         return await client.send(request, stream=True)
 
     def _new_client(self, *, reuse: bool) -> httpx.AsyncClient:
-        most = self._backend.slots + SPARE_CONNECTIONS
+        most = self._most
 
         def session() -> aiohttp.ClientSession:
             connector = (

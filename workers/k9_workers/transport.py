@@ -1,19 +1,30 @@
-"""A caller over HTTP: a dialect, which knows the words, joined to the connections that carry them."""
+"""The caller of one instance over HTTP: a dialect, which knows the words, joined to its connections."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 
 import httpx
 
-from k9_broker.backends import Backend
+from k9_broker.backends import Backend, Instance
 from k9_broker.dialects import embeddings
-from k9_broker.dialects.base import Dialect, Options, StreamParser
+from k9_broker.dialects.base import Dialect, StreamParser, WireRequest
 from k9_broker.dialects.wire_errors import discreet
-from k9_broker.errors import BackendError, BadRequest, K9Error, StreamTruncated
+from k9_broker.errors import (
+    BackendCredentials,
+    BackendError,
+    BadRequest,
+    K9Error,
+    ModelNotFound,
+    StreamTruncated,
+)
+from k9_broker.health import Load
+from k9_broker.limits import RateLimits
+from k9_broker.models import ModelCard
 from k9_broker.requests import InferenceRequest, Operation
 from k9_broker.results import Chunk, Result
 from k9_workers.connections import LOST, Connections
@@ -27,26 +38,50 @@ LINGER_SECONDS = 1.0
 
 
 class HttpCaller:
-    """A `Caller` for one backend. Use it within one event loop, and close it.
+    """One instance, ready to be called. Use it within one event loop, and close it.
 
     Raises `ConfigurationError` when the backend's key is not in the environment.
     """
 
-    def __init__(self, backend: Backend, dialect: Dialect) -> None:
-        self._max_inputs = backend.max_inputs
+    def __init__(
+        self,
+        backend: Backend,
+        instance: Instance,
+        dialect: Dialect,
+        *,
+        heard: Callable[[RateLimits], None] | None = None,
+    ) -> None:
+        """`heard` is told the rate limits in the head of every response that has some."""
+        self._max_inputs = backend.max_inputs or dialect.max_inputs
         self._dialect = dialect
-        self._options: Options = dict(backend.options)
-        self._connections = Connections(backend, dialect.headers(key_of(backend)))
+        self._options = dialect.settle(instance.url, dict(backend.options))
+        self._connections = Connections(backend, instance, dialect.headers(key_of(backend)))
+        self._heard = heard
 
-    async def models(self) -> Sequence[str]:
-        """The models the backend has now."""
-        response = await self._connections.send(self._dialect.models_request())
+    async def listed(self) -> Mapping[str, ModelCard]:
+        """The models the instance has now, each with what its list says of it."""
+        return self._dialect.parse_models(await self._asked(self._dialect.models_request(self._options)))
+
+    async def described(self, model: str, card: ModelCard) -> ModelCard:
+        """`card` with what the server says of this one model, where it says more than in its list."""
         try:
-            if not response.is_success:
-                raise await self._refusal(response)
-            return self._dialect.parse_models(await self._connections.read(response))
-        finally:
-            await response.aclose()
+            wire = self._dialect.describe_request(model, self._options)
+            if wire is None:
+                return card
+            said = self._dialect.parse_description(await self._asked(wire), self._options)
+        except K9Error:  # it serves the model whether or not it describes it
+            return card
+        return card.model_copy(update=said.model_dump(exclude_defaults=True))
+
+    async def load(self) -> Load | None:
+        """How busy the server says it is; `None` when it does not say."""
+        wire = self._dialect.load_request(self._options)
+        if wire is None:
+            return None
+        try:
+            return self._dialect.parse_load(await self._asked(wire))
+        except (BadRequest, ModelNotFound, BackendCredentials):  # it is not offered, or not to us
+            return None
 
     async def call(self, request: InferenceRequest) -> Result:
         """The whole answer. Long lists of embedding inputs go in parts and come back as one result."""
@@ -116,7 +151,8 @@ class HttpCaller:
     async def _whole(self, request: InferenceRequest) -> Result:
         try:
             async with self._accepted(request) as response:
-                return self._dialect.parse(request, await self._connections.read(response))
+                result = self._dialect.parse(request, await self._connections.read(response))
+                return self._dialect.complete(result, response.headers)
         except K9Error as error:
             raise discreet(error, request) from error.__cause__
 
@@ -125,7 +161,7 @@ class HttpCaller:
         """A successful response. What the backend refuses of K-9's own additions is left out from then on."""
         while True:
             options = self._options
-            response = await self._connections.send(self._dialect.build(request, options))
+            response = await self._sent(self._dialect.build(request, options))
             try:
                 if response.is_success:
                     yield response
@@ -137,6 +173,22 @@ class HttpCaller:
             if relaxed is None:
                 raise error
             self._options = relaxed
+
+    async def _asked(self, wire: WireRequest) -> bytes:
+        """The body of the successful answer to a question about the server."""
+        response = await self._sent(wire)
+        try:
+            if not response.is_success:
+                raise await self._refusal(response)
+            return await self._connections.read(response)
+        finally:
+            await response.aclose()
+
+    async def _sent(self, wire: WireRequest) -> httpx.Response:
+        response = await self._connections.send(wire)
+        if self._heard is not None and (limits := self._dialect.limits(response.headers, time.time())):
+            self._heard(limits)
+        return response
 
     async def _refusal(self, response: httpx.Response) -> K9Error:
         body = await self._connections.read(response)
