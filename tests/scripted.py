@@ -68,6 +68,9 @@ class Scripted:
     fleet = relay = ledger
     waiter = "w"
 
+    async def rerouted(self) -> dict[object, int]:
+        return {}
+
     async def ended(self) -> dict[object, int]:
         return {}
 

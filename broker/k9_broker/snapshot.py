@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from k9_broker.errors import MAX_RETRY_AFTER
+from k9_broker.health import InstanceHealth
 from k9_broker.models import Latency, ModelCard
 from k9_broker.requests import Kind, Operation, Priority
 
@@ -39,6 +40,17 @@ class BackendView:
     """How fast they answer now."""
     slot_usd_per_hour: float = 0.0
     """What holding one of its slots costs."""
+    down: str = ""
+    """Why no instance of it is to be called now, such as `circuit-open`; empty when one is."""
+    paced_seconds: float = 0.0
+    """Seconds until its rate limit lets another call begin."""
+    instances: tuple[tuple[str, InstanceHealth], ...] = ()
+    """Each instance as each live worker, named first, sees it."""
+
+    @property
+    def fit(self) -> bool:
+        """A worker of it is alive, and has an instance to call."""
+        return self.workers > 0 and not self.down
 
     def card(self, model: str) -> ModelCard:
         """What is known of a model here; an empty card when nothing is."""
@@ -56,7 +68,7 @@ class BackendView:
             ahead += self.waiting.get(Priority.BATCH, 0)
         free = max(0, self.slots - self.in_flight)
         rounds = max(0, ahead + 1 - free) / max(1, self.slots)
-        return rounds * self.service_seconds
+        return max(rounds * self.service_seconds, self.paced_seconds)
 
 
 @dataclass(frozen=True, slots=True)

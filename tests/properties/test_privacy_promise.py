@@ -12,7 +12,6 @@ import re
 from asyncio import gather
 from collections import Counter
 from collections.abc import AsyncIterator
-from dataclasses import replace
 from itertools import groupby
 from random import Random
 
@@ -24,8 +23,10 @@ from k9_broker.adapters.connect import Commands
 from k9_broker.adapters.redis_fleet import RedisFleet
 from k9_broker.adapters.redis_ledger import RedisLedger
 from k9_broker.errors import BackendUnreachable, K9Error, LedgerUnavailable
+from k9_broker.failover import onward
+from k9_broker.health import CircuitState, InstanceHealth
 from k9_broker.jobs import Claim, Job, new_job_id
-from k9_broker.policy import Policy, PrivacyPolicy
+from k9_broker.policy import Policy
 from k9_broker.requests import InferenceRequest, Kind, Priority, Privacy
 from k9_broker.results import Outcome, Result, Usage
 from k9_broker.sensitive import Category
@@ -33,6 +34,7 @@ from k9_broker.snapshot import BackendView, Snapshot
 from k9_broker.strategy.decision import Decision
 from k9_broker.strategy.engine import Router
 from k9_broker.submit import submit
+from locks import Careless, Forgetful, Gullible
 from stand import JOBS
 
 SEED = int(os.environ.get("K9_TEST_SEED", "20000"))
@@ -137,9 +139,9 @@ class World:
         return self.router.decide(request, snapshot)
 
     async def event(self) -> None:
-        choices = [self.submit] * 2 + [self.come, self.die]
+        choices = [self.submit] * 2 + [self.come, self.die, self.open]
         choices += [self.work] * 5 + [self.stray, self.cancel] if self.jobs else []
-        choices += [self.hand_back, self.abandon, self.finish] * 2 if self.claims else []
+        choices += [self.hand_back, self.abandon, self.finish, self.fail_over] * 2 if self.claims else []
         await self.rng.choice(choices)()
 
     async def submit(self) -> None:
@@ -201,6 +203,22 @@ class World:
         job = self._taken().job
         await self.hall.commands.command("ZADD", f"k9:leases:{job.backend}", "XX", 0, job.id)
 
+    async def fail_over(self) -> None:
+        """The call has failed, and the job goes on to the next candidate, by present news."""
+        claim = self._taken()
+        _, explained = await self.hall.ledger.explanation(claim.job.id)
+        now = Snapshot(tuple(view for views in self.hall.views.values() for view in views.backends))
+        places = onward(explained, claim.job, now, reason="failover:x")
+        went = await self.hall.ledger.reroute(
+            claim.job, places, leaves="failed:x", calls=1, token=claim.token
+        )
+        self.hall.seen["failed over"] += bool(went)
+
+    async def open(self) -> None:
+        """The circuits of one worker's instances open; what waits there moves on at the next sweep."""
+        ill = InstanceHealth(name="x", state=CircuitState.OPEN, reason="backend_unreachable")
+        await self.hall.fleet.announce(self.rng.choice(self.said).model_copy(update={"instances": (ill,)}))
+
     async def cancel(self) -> None:
         await self.hall.ledger.cancel(self.rng.choice(self.jobs).id)
 
@@ -213,48 +231,6 @@ class World:
         said = worlds.announcement(self.rng, backend, f"{self.name}-n{self.rng.randint(0, 9)}")
         self.said.append(said)
         await self.hall.fleet.announce(said)
-
-
-# -- what the detector of this test is tested with ------------------------------------------------
-
-
-class Careless(Router):
-    """Knows what is private, and does not care where it goes."""
-
-    def __init__(self, policy: Policy) -> None:
-        super().__init__(policy)
-        changes = {
-            "privacy": PrivacyPolicy(detect=()),
-            "tenants": {
-                name: one.model_copy(update={"privacy": None}) for name, one in policy.tenants.items()
-            },
-            "rules": tuple(
-                rule.model_copy(update={"then": rule.then.model_copy(update={"privacy": None})})
-                for rule in policy.rules
-            ),
-        }
-        self._free = Router(policy.model_copy(update=changes))
-
-    def decide(self, request: InferenceRequest, snapshot: Snapshot) -> Decision:
-        known = super().decide(request, snapshot)
-        free = self._free.decide(replace(request, privacy=Privacy.ANY), snapshot)
-        return replace(free, privacy=known.privacy, privacy_by=known.privacy_by)
-
-
-class Forgetful(RedisLedger):
-    """Does not tell the scripts what is private."""
-
-    async def admit(
-        self, job_id: str, request: InferenceRequest, decision: Decision, *, waiter: str | None = None
-    ) -> Job:
-        return await super().admit(job_id, request, replace(decision, privacy=Privacy.ANY), waiter=waiter)
-
-
-class Gullible(RedisLedger):
-    """Believes every worker to be a local one."""
-
-    async def claim(self, job_id: str, generation: int, worker: str, kind: Kind) -> Claim | None:
-        return await super().claim(job_id, generation, worker, Kind.LOCAL)
 
 
 @pytest.fixture
@@ -278,7 +254,8 @@ async def test_nothing_that_is_wanted_local_ever_stands_in_a_cloud_queue(quick: 
     # It did happen: private and other jobs, both kinds of workers, refusals, recoveries.
     often = ("local-only at local", "any at cloud", "any at local", "privacy_refused", "claimed by local")
     assert all(seen[what] > WORLDS // 20 for what in (*often, "claimed by cloud", "requeued")), seen
-    assert seen["handed back"] > WORLDS // 100, seen
+    assert all(seen[what] > WORLDS // 100 for what in ("handed back", "failed over")), seen
+    assert seen["moved"] > WORLDS // 400, seen
     assert seen["local-only at cloud"] == 0
 
 

@@ -1,4 +1,4 @@
-"""The walk of one job in a worker: claim → call → relay → finish."""
+"""The walk of one job in a worker: claim → call → relay → finish, or on to the next candidate."""
 
 from __future__ import annotations
 
@@ -6,16 +6,23 @@ import asyncio
 import logging
 import time
 from contextlib import aclosing
+from functools import partial
 from typing import Any
 
-from k9_broker.errors import K9Error, LedgerUnavailable
-from k9_broker.jobs import Claim
-from k9_broker.requests import Operation
+from k9_broker.errors import BackendRateLimited, CircuitOpen, JobNotFound, K9Error, LedgerUnavailable
+from k9_broker.failover import onward
+from k9_broker.jobs import Claim, Job
+from k9_broker.requests import Operation, Priority
 from k9_broker.results import Outcome, Result, Usage
-from k9_broker.verdict import GiveUp, on_failure
+from k9_broker.strategy.decision import Candidate
+from k9_broker.verdict import Reroute, Retry, concerns_backend, on_failure
+from k9_workers.pacing import tokens_of
 from k9_workers.runtime import Runtime
 
 logger = logging.getLogger(__name__)
+
+TURN = {Priority.INTERACTIVE: 5.0, Priority.BATCH: 120.0}
+"""Seconds a call may wait for its backend's rate limit; then the job goes elsewhere, or its caller hears."""
 
 RECORD_AGAIN_AFTER = 1.0
 """Seconds between tries to record an outcome while Redis is away."""
@@ -44,6 +51,8 @@ async def execute(runtime: Runtime, job_id: str, generation: int) -> dict[str, A
             await runtime.ledger.hand_back(claim)
             return {"backend": runtime.backend.name, "handed_back": True}
         outcome = call.result()
+        if isinstance(outcome, str):
+            return {"backend": runtime.backend.name, "rerouted": outcome}
         elapsed = time.monotonic() - started
         recorded = await _record(runtime, claim, outcome, elapsed)
     runtime.measuring.job_took(elapsed)
@@ -67,11 +76,11 @@ async def _record(runtime: Runtime, claim: Claim, outcome: Outcome, elapsed: flo
             await asyncio.sleep(RECORD_AGAIN_AFTER)
 
 
-async def _attempts(runtime: Runtime, claim: Claim) -> Outcome:
-    """The one retry loop; `on_failure` judges."""
-    attempt = 0
+async def _attempts(runtime: Runtime, claim: Claim) -> Outcome | str:
+    """The one retry loop; `on_failure` judges. Gives the outcome, or the backend that has the job now."""
+    job = claim.job
+    calls, waited = job.calls, 0.0
     while True:
-        attempt += 1
         answer = _Answer()
         try:
             return await answer.fetch(runtime, claim)
@@ -79,29 +88,91 @@ async def _attempts(runtime: Runtime, claim: Claim) -> Outcome:
             failure = error
         except Exception as unforeseen:
             # The class says what broke; the text may hold what the caller wrote.
-            logger.error("job %s: unforeseen %s", claim.job.id, type(unforeseen).__name__)
+            logger.error("job %s: unforeseen %s", job.id, type(unforeseen).__name__)
             failure = K9Error()
-        verdict = on_failure(
+        calls += answer.called
+        places = [] if answer.begun else await _onward(runtime, job, failure)
+        judged = partial(
+            on_failure,
             failure,
-            priority=claim.job.priority,
-            attempt=attempt,
+            priority=job.priority,
+            calls=calls,
+            most_calls=runtime.most_calls(job.priority),
             answered=answer.begun,
-            seconds_left=claim.job.deadline_at - time.time(),
+            seconds_left=job.deadline_at - time.time(),
+            waited=waited,
+            another=runtime.caller.spare,
         )
-        if isinstance(verdict, GiveUp):
+        verdict = judged(elsewhere=bool(places))
+        if isinstance(verdict, Reroute):
+            # Where it was not even called it has not failed, and may have the job back, once.
+            home = "" if answer.called or job.home else job.backend
+            if went := await _moved(runtime, claim, places, failure, calls, home):
+                return went
+            verdict = judged()  # nobody else has room
+        if not isinstance(verdict, Retry):
             return Outcome.failed(failure, answer.usage, answered=answer.begun)
-        logger.info("job %s: %s, again in %.1f s", claim.job.id, failure.code, verdict.delay)
+        logger.info("job %s: %s, again in %.1f s", job.id, failure.code, verdict.delay)
         await asyncio.sleep(verdict.delay)
+        waited += verdict.delay
+
+
+async def _onward(runtime: Runtime, job: Job, failure: K9Error) -> list[Candidate]:
+    """Where else the job may go; nowhere while Redis is away."""
+    if not concerns_backend(failure):
+        return []
+    try:
+        _, explained = await runtime.ledger.explanation(job.id)
+        snapshot = await runtime.fleet.snapshot(fresh=True)
+    except (LedgerUnavailable, JobNotFound):
+        return []
+    return onward(explained, job, snapshot, reason=f"failover:{failure.code}")
+
+
+async def _moved(
+    runtime: Runtime, claim: Claim, places: list[Candidate], failure: K9Error, calls: int, home: str
+) -> str | None:
+    """The backend the job went to, or nothing when none had room."""
+    try:
+        went = await runtime.ledger.reroute(
+            claim.job, places, leaves=f"failed:{failure.code}", calls=calls, token=claim.token, home=home
+        )
+    except LedgerUnavailable:
+        return None
+    if went is None:
+        return "superseded"
+    if went:
+        logger.info("job %s: %s, on to %s", claim.job.id, failure.code, went)
+    return went
 
 
 class _Answer:
     """What one attempt has brought so far."""
 
     def __init__(self) -> None:
+        self.called = 0
+        """Upstream calls it made."""
         self.begun = False
         self.usage = Usage()
 
     async def fetch(self, runtime: Runtime, claim: Claim) -> Outcome:
+        pacing = runtime.pacing
+        tokens = tokens_of(claim.request, most=runtime.counts_most) if pacing.needed else 0
+        await pacing.turn(tokens, min(TURN[claim.job.priority], claim.job.deadline_at - time.time()))
+        self.called = 1
+        try:
+            outcome = await self._fetched(runtime, claim)
+        except CircuitOpen:
+            self.called = 0
+            raise
+        except BackendRateLimited as error:
+            await pacing.limited(error)
+            raise
+        if tokens and not runtime.counts_most:
+            await pacing.settle(tokens, outcome.usage.total)
+        return outcome
+
+    async def _fetched(self, runtime: Runtime, claim: Claim) -> Outcome:
         request = claim.request
         if request.stream and request.operation is not Operation.EMBEDDINGS:
             return Outcome.succeeded(await self._relayed(runtime, claim))

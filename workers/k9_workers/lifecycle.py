@@ -1,6 +1,6 @@
 """Ties the runtime to Celery's life: when the pool starts, when the worker is ready, when it must go.
 
-A worker that is told to stop takes no more messages, lets running jobs end, and after
+A worker that is told to stop is announced no more, takes no more messages, lets running jobs end, and after
 `LEAVE_AFTER` seconds hands the rest back to their queues. Told to stop at once (SIGQUIT), the pool
 ends every task and each hands its job back.
 """
@@ -8,9 +8,7 @@ ends every task and each hands its job back.
 from __future__ import annotations
 
 import gc
-import json
 import logging
-import os
 from typing import Any
 
 from celery import signals
@@ -18,10 +16,12 @@ from celery import signals
 from k9_broker.backends import Backend
 from k9_broker.errors import K9Error
 from k9_broker.jobs import Claim
+from k9_broker.limits import RateLimits
 from k9_broker.naming import task_name
 from k9_broker.settings import Settings
 from k9_workers.callers import build_caller
 from k9_workers.pool import TaskPool
+from k9_workers.restart import Restart
 from k9_workers.runtime import Runtime
 
 logger = logging.getLogger(__name__)
@@ -40,6 +40,7 @@ class Lifecycle:
         self._settings = settings
         self._runtime: Runtime | None = None
         self._consumer: Any = None
+        self._restart: Restart | None = None
 
     def connect(self) -> None:
         signals.worker_process_init.connect(self._pool_started, weak=False)
@@ -53,6 +54,10 @@ class Lifecycle:
         if self._runtime is None:
             raise RuntimeError("the pool has not started")
         return self._runtime
+
+    @property
+    def _comes_back(self) -> bool:
+        return self._restart is not None and self._restart.is_due
 
     @property
     def _pool(self) -> TaskPool:
@@ -77,7 +82,7 @@ class Lifecycle:
             backend=self._backend,
             order=self._order,
             node=self._node,
-            caller=build_caller(self._backend, settings.model_folder),
+            caller=build_caller(self._backend, settings.model_folder, self._heard),
             redis_url=settings.redis_url,
             jobs=settings.jobs,
             models=settings.models,
@@ -85,8 +90,14 @@ class Lifecycle:
         self._runtime.on_report = self._report
         await self._runtime.start()
 
+    def _heard(self, limits: RateLimits) -> None:
+        """An answer told its backend's rate limits."""
+        self.runtime.pacing.heard(limits)
+
     def _worker_ready(self, sender: Any = None, **_: Any) -> None:
         self._consumer = sender
+        self._restart = Restart(self._backend, self._node)
+        self._restart.listen()  # in the place of Celery
         self._pool.run(self.runtime.announce())
         # What is loaded by now stays: collections need not look at it again and again.
         gc.collect()
@@ -94,13 +105,17 @@ class Lifecycle:
         logger.info("serving %s as %s", self._backend.name, self._node)
 
     def _must_leave(self, how: str, **_: Any) -> None:
+        if self._restart is not None:
+            self._restart.leaving()
         if self._runtime is not None and how == "Warm":
             loop = self._pool.loop
+            if not self._comes_back:
+                self._pool.run(self._runtime.withdraw())
             loop.call_soon_threadsafe(loop.call_later, LEAVE_AFTER, self._runtime.hand_back_all)
 
     def _pool_leaves(self, **_: Any) -> None:
         if self._runtime is not None:
-            self._pool.run(self._runtime.close()).result(10)
+            self._pool.run(self._runtime.close(withdraw=not self._comes_back)).result(10)
             self._runtime = None
 
     def _task_revoked(self, request: Any, **_: Any) -> None:
@@ -125,17 +140,3 @@ class Lifecycle:
             dispatcher.send(
                 "task-started", uuid=claim.job.id, name=task_name(claim.job.operation), result=progress
             )
-
-
-def backend_from_environment(settings: Settings) -> tuple[Backend, int]:
-    """The backend this process serves, and its place in the configuration.
-
-    `K9_BACKEND` is a name of `k9.toml`, or a whole backend as JSON. Raises `KeyError` when unset.
-    """
-    said = os.environ["K9_BACKEND"]
-    if said.startswith("{"):
-        return Backend.model_validate(json.loads(said)), int(os.environ.get("K9_BACKEND_ORDER", "0"))
-    for order, backend in enumerate(settings.backends):
-        if backend.name == said:
-            return backend, order
-    raise KeyError(said)

@@ -19,18 +19,21 @@ from k9_broker.adapters.connect import UNAVAILABLE, Commands, connect
 from k9_broker.adapters.reaper import Reaper
 from k9_broker.adapters.redis_fleet import RedisFleet
 from k9_broker.adapters.redis_ledger import RedisLedger
+from k9_broker.adapters.redis_pacer import RedisPacer
 from k9_broker.adapters.redis_relay import RedisRelayWriter
 from k9_broker.backends import Backend
+from k9_broker.dialects.registry import dialect_named
 from k9_broker.errors import LedgerUnavailable
 from k9_broker.jobs import Claim
 from k9_broker.models import ModelCard
 from k9_broker.money import machine_cost, token_cost
 from k9_broker.ports import Caller
-from k9_broker.requests import Kind
+from k9_broker.requests import Kind, Priority
 from k9_broker.results import Outcome
 from k9_broker.settings import JobSettings
 from k9_workers.announcing import Announcer
 from k9_workers.measuring import Measuring
+from k9_workers.pacing import Pacing
 
 logger = logging.getLogger(__name__)
 
@@ -75,6 +78,8 @@ class Runtime:
         self.ledger = RedisLedger(self._commands, jobs)
         self.fleet = RedisFleet(self._commands)
         self.relay = RedisRelayWriter(self._commands, self._superseded)
+        self.pacing = Pacing(RedisPacer(self._commands, backend), backend)
+        self.counts_most = backend.dialect != "embedded" and dialect_named(backend.dialect).counts_most
         self.on_report: Callable[[Claim, str], None] | None = None
         self._announcer = Announcer(
             backend=backend,
@@ -84,6 +89,7 @@ class Runtime:
             fleet=self.fleet,
             measuring=self.measuring,
             configured=models or {},
+            paced=lambda: self.pacing.paced_seconds,
         )
         self._held: dict[str, Held] = {}
         self._background: list[asyncio.Task[None]] = []
@@ -97,8 +103,8 @@ class Runtime:
     async def announce(self) -> None:
         """Begin to tell the fleet what this worker serves."""
         await self._announcer.learn()
-        if not self.backend.models:
-            self._keep("models", self._announcer.keep_asking)
+        self._keep("models", self._announcer.keep_asking)
+        self._keep("watch", self.caller.watch)
         self._keep("announce", self._announcer.keep_announcing)
 
     def _keep(self, name: str, duty: Callable[[], Coroutine[Any, Any, None]]) -> None:
@@ -115,6 +121,10 @@ class Runtime:
             if self._held.get(claim.job.id) is held:
                 del self._held[claim.job.id]
             call.cancel()
+
+    def most_calls(self, priority: Priority) -> int:
+        """Upstream calls a job of this priority may cause."""
+        return self._jobs.most_calls(priority)
 
     def hand_back_all(self) -> None:
         """End every call, so that its job goes back to the queue: the worker must leave."""
@@ -141,7 +151,8 @@ class Runtime:
             tokens = None
         if tokens is None:
             return None
-        return tokens + machine_cost((self.backend.gpu_usd_per_hour or 0.0) / self.backend.slots, seconds)
+        machines = (self.backend.gpu_usd_per_hour or 0.0) * max(1, len(self.backend.servers))
+        return tokens + machine_cost(machines / self.backend.capacity, seconds)
 
     def report(self, claim: Claim, progress: str) -> None:
         """Show progress to operators, at most once a second and job."""
@@ -168,25 +179,41 @@ class Runtime:
         while True:
             try:
                 async with self._ears.pubsub() as channel:
-                    await channel.subscribe(keys.CANCELS)
+                    control = keys.control(self.backend.name)
+                    await channel.subscribe(keys.CANCELS, control)
                     while True:
                         message = await channel.get_message(ignore_subscribe_messages=True, timeout=5)
-                        if message is not None and (held := self._held.get(message["data"].decode())):
+                        if message is None:
+                            continue
+                        if message["channel"].decode() == control:
+                            self.caller.reset()
+                        elif held := self._held.get(message["data"].decode()):
                             self._take(held)
             except UNAVAILABLE:
                 await asyncio.sleep(0.2)
 
-    async def close(self) -> None:
-        """Leave the fleet and let go of everything."""
-        for task in self._background:
+    async def withdraw(self) -> None:
+        """Leave the fleet, so that nobody waits for a worker that takes no more; what it runs goes on."""
+        announcing = [task for task in self._background if task.get_name() == "announce"]
+        for task in announcing:
             task.cancel()
-        if self._background:
-            await asyncio.wait(self._background, timeout=2)
+        if announcing:
+            await asyncio.wait(announcing, timeout=2)
         try:
             await asyncio.wait_for(self.fleet.withdraw(self.node), 2)
         except (LedgerUnavailable, TimeoutError):
             logger.warning("could not say goodbye: Redis is away")
+
+    async def close(self, *, withdraw: bool = True) -> None:
+        """Let go of everything, and leave the fleet unless this worker comes back at once."""
+        for task in self._background:
+            task.cancel()
+        if self._background:
+            await asyncio.wait(self._background, timeout=2)
+        if withdraw:
+            await self.withdraw()
         await self.relay.close()
+        await self.pacing.close()
         await self.caller.close()
         await self._ears.aclose()
         await self._commands.close()

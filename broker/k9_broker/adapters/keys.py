@@ -14,6 +14,8 @@ WORKERS = "k9:workers"
 """Sorted set: node names by the instant their last announcement expires."""
 ENDED = "k9:ended"
 """Hash: how many jobs have ended, by `backend operation state`."""
+REROUTED = "k9:rerouted"
+"""Hash: how many jobs have changed their backend, by `from to reason`."""
 EMBEDDING_MODEL = "k9:embedding-model"
 """String: what `auto` embeds with."""
 CANCELS = "k9:cancel"
@@ -40,9 +42,24 @@ def leases(backend: str) -> str:
     return f"k9:leases:{backend}"
 
 
+def moved(backend: str) -> str:
+    """Sorted set: jobs moved away from `backend` because it was down, by when. Lives a day."""
+    return f"k9:moved:{backend}"
+
+
+def control(backend: str) -> str:
+    """Channel: what operators tell the workers of `backend`."""
+    return f"k9:control:{backend}"
+
+
 def worker(node: str) -> str:
     """String: the worker's last announcement. Lives ten minutes, so that an absent backend is remembered."""
     return f"k9:worker:{node}"
+
+
+def pace(backend: str) -> str:
+    """Hash: the turns of calls to a backend with rate limits. Lives ten minutes longer than their waits."""
+    return f"k9:pace:{backend}"
 
 
 def spent(tenant: str, day: int) -> str:
@@ -65,6 +82,7 @@ PERMANENT = {
     DEADLINES: "holds open jobs only; each member leaves when its job ends, and the sorted set with the last",
     WORKERS: "one member per node; whoever looks at the fleet removes those no longer remembered",
     ENDED: "counters, as many as there are backends times operations times states",
+    REROUTED: "counters, as many as there are pairs of backends times reasons",
     EMBEDDING_MODEL: "one name; if it were forgotten, `auto` might mix the vectors of two models",
     "k9:waiting:": "holds queued jobs only, bounded by the backend's mark",
     "k9:leases:": "holds running jobs only, bounded by the backend's slots",

@@ -14,6 +14,7 @@ import time
 
 from k9_broker.adapters import keys
 from k9_broker.adapters.connect import Commands
+from k9_broker.adapters.moving import Mover
 from k9_broker.adapters.redis_ledger import RedisLedger
 from k9_broker.errors import JobNotFound, LedgerUnavailable
 from k9_broker.jobs import Job, JobState
@@ -42,6 +43,7 @@ class Reaper:
         self._ledger = ledger
         self._fleet = fleet
         self._lease_seconds = lease_seconds
+        self._mover = Mover(commands, ledger)
         self._name = secrets.token_hex(6)
         self._missing: dict[tuple[str, int], float] = {}
         self._quiet_until = 0.0
@@ -78,10 +80,11 @@ class Reaper:
         return bool(await self._commands.command("PEXPIRE", LEASE, milliseconds))
 
     async def sweep(self) -> dict[str, int]:
-        """One look at every index; gives how many jobs were expired, brought back, or ended as dead."""
+        """One look at every index; gives how many jobs expired, were brought back, moved, or ended dead."""
         asked = time.monotonic()
         overdue: list[str] = []
-        for view in (await self._fleet.snapshot()).backends:
+        snapshot = await self._fleet.snapshot()
+        for view in snapshot.backends:
             overdue.append(keys.leases(view.name))
             for priority in Priority:
                 queue = queue_name(view.kind, view.name, priority)
@@ -100,6 +103,7 @@ class Reaper:
         for job in [await self._job(*pair) for pair in self._gone_long_enough(_pairs(lost))]:
             if job is not None and job.state is JobState.QUEUED:
                 counts[await self._ledger.requeue_lost(job)] += 1
+        counts |= await self._mover.sweep(snapshot)
         if any(counts.values()):
             logger.info("swept: %s", counts)
         return counts

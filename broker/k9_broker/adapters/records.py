@@ -23,7 +23,7 @@ JOB_FIELDS = (
     *("state", "generation", "operation", "model", "tenant", "priority", "backend", "kind", "reason"),
     *("skipped", "stream", "created_at", "deadline_at", "started_at", "ended_at", "worker", "attempts"),
     *("error", "tokens_estimate", "prompt_tokens", "completion_tokens", "asked", "task_type", "strategy"),
-    *("privacy", "cost", "cloud_prices", "cloud_cost"),
+    *("privacy", "cost", "cloud_prices", "cloud_cost", "tried", "calls", "home"),
 )
 """What a `Job` is read from: the record without its request and its result."""
 
@@ -54,6 +54,7 @@ def new_record(
         *("task_type", decision.recognition.task_type.value, "strategy", decision.strategy),
         *("privacy", decision.privacy.value, "decision", packed(explain(decision))),
         *("cloud_prices", to_json([cloud.model, cloud.input_usd, cloud.output_usd]) if cloud else b""),
+        *(() if decision.budget is None else ("budget", decision.budget)),
     ]
 
 
@@ -127,6 +128,9 @@ def job_from(job_id: str, record: Mapping[str, bytes | None]) -> Job:
         cost=whole("cost"),
         cloud=Prices(*from_json(prices)) if (prices := record.get("cloud_prices")) else None,
         cloud_cost=whole("cloud_cost"),
+        tried=tuple(text("tried").split()),
+        calls=whole("calls") or 0,
+        home=text("home"),
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -14,10 +15,12 @@ from pydantic import ValidationError
 from k9_broker.adapters import keys
 from k9_broker.adapters.connect import Commands
 from k9_broker.backends import Announcement
+from k9_broker.health import CircuitState
 from k9_broker.jobs import JobState
 from k9_broker.models import Latency
 from k9_broker.requests import Operation, Priority
 from k9_broker.snapshot import BackendView, Snapshot
+from k9_broker.strategy.filters import OPEN
 
 ANNOUNCE_EVERY = 2.0
 """Seconds between a worker's announcements."""
@@ -59,10 +62,24 @@ class RedisFleet:
     async def withdraw(self, node: str) -> None:
         await self._commands.command("ZADD", keys.WORKERS, "XX", 0, node)
 
+    async def reset(self, backend: str) -> int:
+        """Tell a backend's workers to close every circuit; gives how many heard it."""
+        return int(await self._commands.command("PUBLISH", keys.control(backend), "reset"))
+
+    async def announcements(self) -> Sequence[Announcement]:
+        """What each live worker says of itself, as the store has it now."""
+        now, workers, *_ = await self._commands.script("fleet", [keys.WORKERS, keys.EMBEDDING_MODEL], [])
+        return [one for one, is_alive in _said(now, workers) if is_alive]
+
     async def ended(self) -> Mapping[tuple[str, Operation, JobState], int]:
         counts: dict[bytes, bytes] = await self._commands.command("HGETALL", keys.ENDED)
         named = {tuple(name.decode().split()): int(count) for name, count in counts.items()}
         return {(where, Operation(what), JobState(how)): n for (where, what, how), n in named.items()}
+
+    async def rerouted(self) -> Mapping[tuple[str, str, str], int]:
+        counts: dict[bytes, bytes] = await self._commands.command("HGETALL", keys.REROUTED)
+        named = {tuple(name.decode().split(" ", 2)): int(count) for name, count in counts.items()}
+        return {(left, went, why): n for (left, went, why), n in named.items()}
 
     async def snapshot(self, *, fresh: bool = False) -> Snapshot:
         if fresh or time.monotonic() - self._taken > _FRESH:
@@ -90,14 +107,20 @@ def _announcement(text: bytes) -> Announcement:
     return Announcement.model_validate_json(text)
 
 
-def _read(
-    now: bytes, workers: Sequence[bytes], depths: Sequence[bytes | int], embedding_model: bytes
-) -> Snapshot:
+def _said(now: bytes, workers: Sequence[bytes]) -> list[tuple[Announcement, bool]]:
+    """Each worker's announcement, and whether the worker is alive."""
     alive: list[tuple[Announcement, bool]] = []
     for i in range(0, len(workers), 2):
         with suppress(ValidationError):  # of a version that says other things: not ours to route to
             announcement = _announcement(workers[i + 1])
             alive.append((announcement, float(workers[i]) > float(now)))
+    return alive
+
+
+def _read(
+    now: bytes, workers: Sequence[bytes], depths: Sequence[bytes | int], embedding_model: bytes
+) -> Snapshot:
+    alive = _said(now, workers)
     depth_of = {}
     rest = iter(depths)
     while row := list(islice(rest, 6)):
@@ -120,7 +143,7 @@ def _view(said: list[tuple[Announcement, bool]], depth_of: Mapping[str, Sequence
         models=frozenset(model for one in of for model in one.models),
         operations=frozenset(operation for one in of for operation in one.operations),
         order=min(one.order for one in of),
-        slots=sum(one.slots for one in live),
+        slots=sum(_fit_slots(one) for one in live),
         max_waiting={
             Priority.INTERACTIVE: max(one.max_waiting for one in of),
             Priority.BATCH: max(one.max_waiting_batch for one in of),
@@ -133,7 +156,28 @@ def _view(said: list[tuple[Announcement, bool]], depth_of: Mapping[str, Sequence
         cards={model: card for one in of for model, card in one.cards.items()},
         latencies=_mean_latencies(of),
         slot_usd_per_hour=sum((one.gpu_usd_per_hour or 0.0) / one.slots for one in of) / len(of),
+        down=_down(live),
+        paced_seconds=min((one.paced_seconds for one in live), default=0.0),
+        instances=tuple((one.node, instance) for one in live for instance in one.instances),
     )
+
+
+def _fit_slots(one: Announcement) -> int:
+    """The worker's slots at instances that are fit; all, where it has none to tell of."""
+    if all(instance.state.usable for instance in one.instances):
+        return one.slots
+    fit = sum(instance.state.usable for instance in one.instances)
+    return math.ceil(one.slots * fit / len(one.instances))
+
+
+def _down(live: Sequence[Announcement]) -> str:
+    """Why no instance at any worker is to be called; empty when one is, or nobody is there to say."""
+    if not live or any(_fit_slots(one) for one in live):
+        return ""
+    states = [instance for one in live for instance in one.instances]
+    if all(instance.state is CircuitState.OUT for instance in states):
+        return f"out:{states[0].reason}"
+    return OPEN
 
 
 def _mean_latencies(of: Sequence[Announcement]) -> dict[str, Latency]:

@@ -45,7 +45,7 @@ from k9_broker.money import MOST, listed_cost
 from k9_broker.requests import InferenceRequest, Kind
 from k9_broker.results import Outcome, Result
 from k9_broker.settings import JobSettings
-from k9_broker.strategy.decision import Decision
+from k9_broker.strategy.decision import Candidate, Decision
 from k9_broker.usage import UsageRow
 
 ADMIT_WITHIN = 8.0
@@ -68,10 +68,7 @@ class RedisLedger:
         subject = subject_of(request, len(dumped))
         template = message(job_id, 1, subject)
         record = new_record(subject, request.model, dumped, decision, waiter)
-        candidates: list[Any] = []
-        for one in decision.candidates:
-            candidates += [one.backend, one.kind.value, one.queue, one.max_waiting, one.reason, one.model]
-            candidates.append(_amount(one.cost))
+        candidates = [word for one in decision.candidates for word in _words(one)]
         removals = "".join(f"{removal.backend}: {removal.reason}\n" for removal in decision.removals)
         embedder = [keys.EMBEDDING_MODEL] if decision.embedding_model else []
         reply = await self._commands.script(
@@ -164,6 +161,30 @@ class RedisLedger:
     async def hand_back(self, claim: Claim) -> bool:
         return await self._requeue(claim.job, "hand-back", claim.token) == "requeued"
 
+    async def reroute(
+        self,
+        job: Job,
+        places: Sequence[Candidate],
+        *,
+        leaves: str,
+        calls: int,
+        token: str = "",
+        home: str = "",
+    ) -> str | None:
+        template = message(job.id, job.generation + 1, subject_of_job(job))
+        failed = job.backend if token and not home else ""
+        reply: bytes = await self._commands.script(
+            "reroute",
+            [keys.job(job.id)],
+            [
+                *(job.id, job.generation, token, f"{job.backend}: {leaves}", failed),
+                *(calls, home, template.start, template.head, template.middle, template.tail, len(places)),
+                *(word for one in places for word in _words(one)),
+            ],
+        )
+        went = reply.decode()
+        return None if went == "superseded " else went
+
     async def requeue_orphan(self, job: Job) -> str:
         """For the reaper: a job whose lease ran out. Gives `requeued`, `dead` or `superseded`."""
         return await self._requeue(job, "orphan")
@@ -247,6 +268,14 @@ class RedisLedger:
 
     async def ping(self) -> None:
         await self._commands.command("PING")
+
+
+def _words(one: Candidate) -> tuple[str | int, ...]:
+    """A candidate as the scripts read it."""
+    return (
+        *(one.backend, one.kind.value, one.queue, one.max_waiting, one.reason, one.model),
+        _amount(one.cost),
+    )
 
 
 def _amount(cost: int | None) -> int | str:

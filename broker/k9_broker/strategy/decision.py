@@ -70,5 +70,7 @@ class Decision:
     """Nano-dollars the tenant may spend a day; `None` means no limit."""
     cloud: Prices | None = None
     """The cloud model the job would have gone to without local backends: what a saving is measured by."""
+    standby: tuple[Candidate, ...] = ()
+    """Places that would have been candidates if they were not down, in order: for when they recover."""
     embedding_model: str | None = None
     """What `auto` embeds with, from this job on; `None` for whatever is no embedding under `auto`."""

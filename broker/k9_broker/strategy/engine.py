@@ -60,12 +60,14 @@ class Router:
             _removal(one, filters.TOO_LONG) for one, fits in zip(able, roomy, strict=True) if not fits
         ]
         able = [one for one, fits in zip(able, roomy, strict=True) if fits]
-        allowed, refused = _sift(needs, able, (*filters.WISHES, *filters.LIFE))
-        ordered = self._rank(needs, strategy, allowed)
+        allowed, refused = _sift(needs, able, filters.WISHES)
+        present, absent = _sift(needs, allowed, filters.LIFE)
+        ordered = self._rank(needs, strategy, present)
+        away = [one for one in allowed if one not in present] if absent else []
         budget = self.policy.tenant(needs.request.tenant).budget_usd_per_day
         return Decision(
             candidates=tuple(ordered),
-            removals=(*removals, *refused),
+            removals=(*removals, *refused, *absent),
             strategy=strategy.name,
             strategy_by=needs.strategy_by,
             recognition=needs.recognition,
@@ -75,6 +77,7 @@ class Router:
             privacy_by=needs.privacy_by,
             budget=None if budget is None else nanos(budget),
             cloud=self._cloud(needs, strategy, ordered, snapshot),
+            standby=tuple(self._rank(needs, strategy, away)) if away else (),
             embedding_model=space if needs.models is None else None,
         )
 

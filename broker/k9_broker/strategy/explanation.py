@@ -25,6 +25,7 @@ def explain(decision: Decision) -> dict[str, Any]:
         "output_tokens": decision.output_tokens,
         "candidates": [_candidate(one) for one in decision.candidates],
         "removals": [_removal(one) for one in decision.removals],
+        **({"standby": [_candidate(one) for one in decision.standby]} if decision.standby else {}),
         "compared_with": cloud.model if cloud else None,
         "compared_cost_usd": dollars(listed_cost(cloud, *tokens)) if cloud else None,
     }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from k9_broker.requests import Kind, Privacy
+from k9_broker.requests import Kind, Priority, Privacy
 from k9_broker.strategy.needs import Needs
 from k9_broker.strategy.places import Place
 
@@ -13,6 +13,12 @@ NOT_CAPABLE = "operation-not-supported"
 SPECIAL = "special-purpose"
 OTHER_SPACE = "other-embedding-model"
 NO_WORKER = "no-worker"
+RATE_LIMITED = "rate-limited"
+OPEN = "circuit-open"
+NO_QUOTA = "out:insufficient_quota"
+NO_CREDENTIALS = "out:backend_credentials"
+DOWN = frozenset({OPEN, NO_QUOTA, NO_CREDENTIALS})
+"""What `BackendView.down` says."""
 LOCAL_ONLY = "privacy:local-only"
 WRONG_KIND = "kind:not-asked-for"
 TOO_LONG = "context-window"
@@ -22,6 +28,9 @@ NO_SCHEMA = "json-schema-not-supported"
 NO_VISION = "vision-not-supported"
 NO_STREAM = "streaming-not-supported"
 NO_DIMENSIONS = "dimensions-not-supported"
+
+LONGEST_PACE = 5.0
+"""Seconds an interactive request may wait for a backend's rate limit."""
 
 Filter = Callable[[Needs, Place], str | None]
 """The reason why the place may not take the request, or `None`."""
@@ -60,14 +69,20 @@ def privacy(needs: Needs, place: Place) -> str | None:
 
 
 def alive(needs: Needs, place: Place) -> str | None:
-    return None if place.backend.workers else NO_WORKER
+    return place.backend.down if place.backend.workers else NO_WORKER
+
+
+def pace(needs: Needs, place: Place) -> str | None:
+    """An interactive caller would not wait so long for a turn; a batch does."""
+    soon = place.backend.paced_seconds <= LONGEST_PACE or needs.request.priority is Priority.BATCH
+    return None if soon else RATE_LIMITED
 
 
 CAPABILITIES: tuple[Filter, ...] = (capability, output_limit)
 """What no wish can change."""
 WISHES: tuple[Filter, ...] = (kind, privacy)
-LIFE: tuple[Filter, ...] = (alive,)
-"""Last, so that `no-worker` says: it would have been taken."""
+LIFE: tuple[Filter, ...] = (alive, pace)
+"""Last, so that `no-worker` says: it would have been taken. What these remove stands by."""
 
 
 def why_not(filters: Sequence[Filter], needs: Needs, place: Place) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from k9_broker.errors import (
+    BackendRateLimited,
     BackendUnavailable,
     BudgetExhausted,
     ContextTooLong,
@@ -25,6 +26,11 @@ _UNABLE = {
     filters.NO_STREAM: ("streaming", "stream"),
     filters.NO_DIMENSIONS: ("these dimensions", "dimensions"),
     filters.ANSWER_TOO_LONG: ("so long an answer", "max_tokens"),
+}
+_DOWN = {
+    filters.OPEN: "has failed lately, and is tried again soon",
+    filters.NO_QUOTA: "has no quota left",
+    filters.NO_CREDENTIALS: "refuses its worker's credentials",
 }
 _TEXT = {Operation.CHAT: "messages", Operation.COMPLETIONS: "prompt", Operation.EMBEDDINGS: "input"}
 
@@ -52,6 +58,17 @@ def refusal(request: InferenceRequest, decision: Decision) -> K9Error:
         )
         return BackendUnavailable(
             why if filters.LOCAL_ONLY in reasons else None, param="model", retry_after=5
+        )
+    if ill := sorted(reasons & filters.DOWN):
+        why = _DOWN[ill[0]] if len(ill) == 1 else "is down"
+        who = f"{stays} what" if filters.LOCAL_ONLY in reasons else "What"
+        return BackendUnavailable(
+            f"{who} serves this model {why}. `k9 doctor` says what to mend.", param="model", retry_after=5
+        )
+    if filters.RATE_LIMITED in reasons:
+        return BackendRateLimited(
+            "The rate limit of every backend that serves this model is reached. Try again later.",
+            retry_after=retry_after(min(one.wait for one in decision.standby)),
         )
     if filters.LOCAL_ONLY in reasons:
         fix = "Start one that can, or ask for another model."

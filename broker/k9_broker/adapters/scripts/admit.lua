@@ -21,22 +21,13 @@ end
 local budget, left = tonumber(ARGV[13]), nil
 if budget then left = budget - spent_today(ARGV[12]) end
 
-local function obstacle(kind, queue, mark, cost)
-  if ARGV[11] == 'local-only' and (kind ~= 'local' or string.sub(queue, 1, 9) ~= 'k9.local.') then
-    return 'privacy:local-only'
-  end
-  if left and not cost then return 'budget:unknown-price' end
-  if left and cost > 0 and cost > left then return 'budget:exhausted' end
-  if redis.call('ZCARD', 'k9:waiting:' .. queue) >= mark then return 'overflow:depth' end
-end
-
 local candidates, passed, first_obstacle = tonumber(ARGV[14]), '', nil
 local poor, full = false, candidates == 0
 for i = 1, candidates do
   local at = 15 + (i - 1) * 7
   local backend, kind, queue, model = ARGV[at + 1], ARGV[at + 2], ARGV[at + 3], ARGV[at + 6]
   local cost = tonumber(ARGV[at + 7])
-  local why = obstacle(kind, queue, tonumber(ARGV[at + 4]), cost)
+  local why = obstacle(ARGV[11], left, kind, queue, tonumber(ARGV[at + 4]), cost)
   if not why then
     -- Money first: the one step that Redis may refuse, when an account is past what it can count.
     local account = cost and cost > 0 and reserve(ARGV[12], cost)

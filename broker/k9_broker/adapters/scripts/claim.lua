@@ -24,6 +24,8 @@ redis.call('HSET', job, 'state', 'running', 'token', token, 'worker', ARGV[5], '
 redis.call('HINCRBY', job, 'attempts', 1)
 redis.call('ZREM', 'k9:waiting:' .. h[4], id)
 redis.call('ZADD', 'k9:leases:' .. h[5], instant(now + tonumber(ARGV[4])), id)
-record_event(job, id, 'running', '{"generation":' .. h[2] .. '}')
+local where = redis.call('HMGET', job, 'kind', 'model', 'reason')
+record_event(job, id, 'running', '{"generation":' .. h[2] .. ',"backend":' .. cjson.encode(h[5]) .. ',"kind":'
+  .. cjson.encode(where[1]) .. ',"model":' .. cjson.encode(where[2]) .. ',"reason":' .. cjson.encode(where[3]) .. '}')
 wake(job, id, 'event')
 return { 'claimed', unpack(redis.call('HGETALL', job)) }

@@ -4,6 +4,7 @@
 
 local SPENT_KEPT = 40 * 86400 -- longer than any deadline, so that late jobs find the account of their day
 local USAGE_KEPT = 400 * 86400
+local MOVED_KEPT = 86400
 
 local function clock()
   local t = redis.call('TIME')
@@ -67,6 +68,17 @@ local function reserve(tenant, cost)
   redis.call('INCRBY', account, string.format('%.0f', cost))
   redis.call('EXPIRE', account, SPENT_KEPT)
   return account
+end
+
+-- Why a job may not go to a place now; nil when it may. `left`: nano-dollars its tenant may still spend,
+-- nil without a budget.
+local function obstacle(privacy, left, kind, queue, mark, cost)
+  if privacy == 'local-only' and (kind ~= 'local' or string.sub(queue, 1, 9) ~= 'k9.local.') then
+    return 'privacy:local-only'
+  end
+  if left and not cost then return 'budget:unknown-price' end
+  if left and cost > 0 and cost > left then return 'budget:exhausted' end
+  if redis.call('ZCARD', 'k9:waiting:' .. queue) >= mark then return 'overflow:depth' end
 end
 
 -- Put what a job cost in place of what was set aside for it, and on its tenant's usage of today.

@@ -1,0 +1,63 @@
+-- reroute: move a job to the first of some places that has room, under its next generation.
+-- KEYS  1 job record
+-- ARGV  1 id · 2 generation expected · 3 token of its claim, or '' for a job that waits
+--       4 why it leaves, a line of the record's `skipped` · 5 backend that failed it, or ''
+--       6 upstream calls it has caused · 7 backend it shall come back to, or ''
+--       8-11 message up to the model, up to the queue, middle, tail · 12 number of places
+--       then per place: backend, kind, queue, mark, reason, model, expected nano-dollars or ''
+-- Gives the backend it went to, '' when none has room, or 'superseded' and a blank. Every older message or claim is superseded.
+local job, id, token = KEYS[1], ARGV[1], ARGV[3]
+local h = redis.call('HMGET', job, 'state', 'generation', 'token', 'backend', 'queue', 'skipped', 'privacy', 'tenant',
+  'budget', 'cost', 'account', 'tried', 'relayed', 'home')
+if h[2] ~= ARGV[2] then return 'superseded ' end
+if token == '' and h[1] ~= 'queued' then return 'superseded ' end
+if token ~= '' and (h[1] ~= 'running' or h[3] ~= token) then return 'superseded ' end
+
+local aside, left = tonumber(h[10] or ''), nil
+if h[9] then
+  left = tonumber(h[9]) - spent_today(h[8])
+  if h[11] == 'k9:spent:' .. h[8] .. ':' .. today() then left = left + (aside or 0) end
+end
+
+-- Money set aside for one place becomes money set aside for another.
+local function set_aside(cost)
+  local account = h[11] and redis.call('EXISTS', h[11]) == 1 and h[11]
+  if account then
+    redis.call('INCRBY', account, string.format('%.0f', (cost or 0) - (aside or 0)))
+  elseif cost and cost > 0 then
+    account = reserve(h[8], cost)
+  end
+  if account and cost then redis.call('HSET', job, 'account', account) else redis.call('HDEL', job, 'account') end
+end
+
+for i = 1, tonumber(ARGV[12]) do
+  local at = 12 + (i - 1) * 7
+  local backend, kind, queue, model = ARGV[at + 1], ARGV[at + 2], ARGV[at + 3], ARGV[at + 6]
+  local cost = tonumber(ARGV[at + 7])
+  if not obstacle(h[7], left, kind, queue, tonumber(ARGV[at + 4]), cost) then
+    set_aside(cost)
+    if token ~= '' then redis.call('HINCRBY', job, 'attempts', -1) end -- its worker is not to blame
+    local generation = redis.call('HINCRBY', job, 'generation', 1)
+    redis.call('ZREM', 'k9:leases:' .. h[4], id)
+    redis.call('ZREM', 'k9:waiting:' .. h[5], id)
+    redis.call('HDEL', job, 'token', 'worker')
+    local tried = h[12] or ''
+    if ARGV[5] ~= '' then tried = tried .. ' ' .. ARGV[5] end
+    redis.call('HSET', job, 'state', 'queued', 'backend', backend, 'kind', kind, 'queue', queue, 'model', model,
+      'reason', ARGV[at + 5], 'cost', ARGV[at + 7], 'skipped', (h[6] or '') .. ARGV[4] .. '\n', 'tried', tried,
+      'calls', ARGV[6], 'home', ARGV[7], 'relayed', 0)
+    if h[14] and h[14] ~= '' then redis.call('ZREM', 'k9:moved:' .. h[14], id) end
+    if ARGV[7] ~= '' then
+      redis.call('ZADD', 'k9:moved:' .. ARGV[7], instant(clock()), id)
+      redis.call('EXPIRE', 'k9:moved:' .. ARGV[7], MOVED_KEPT)
+    end
+    enqueue(queue, id, 'front', ARGV[8] .. in_json(model) .. ARGV[9], ARGV[10], ARGV[11])
+    redis.call('HINCRBY', 'k9:rerouted', h[4] .. ' ' .. backend .. ' ' .. ARGV[at + 5], 1)
+    if h[13] and h[13] ~= '0' then
+      record_event(job, id, 'restart', '{"generation":' .. generation .. '}')
+      wake(job, id, 'event')
+    end
+    return backend
+  end
+end
+return ''

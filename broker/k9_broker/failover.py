@@ -1,0 +1,70 @@
+"""Where a job may go on when its backend fails it: the rest of its decision, seen in the present fleet."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from k9_broker.jobs import Job
+from k9_broker.money import nanos
+from k9_broker.naming import queue_name
+from k9_broker.requests import Kind, Privacy
+from k9_broker.snapshot import BackendView, Snapshot
+from k9_broker.strategy.decision import Candidate
+
+RETURNED = "returned:recovered"
+"""The reason of a job that went back to the backend it had been moved away from."""
+
+
+def onward(
+    explained: Mapping[str, Any], job: Job, snapshot: Snapshot, *, reason: str, only: str | None = None
+) -> list[Candidate]:
+    """The places that may take the job now, best first; `reason` is why they get it.
+
+    `explained` is the decision that queued it (`strategy.explanation`): its candidates, and those on
+    standby, which had been left out only because they were down. Left out now are the job's present
+    backend, those that have failed it, and those that are down or no longer what they were. `only`:
+    no backend but this one.
+    """
+    views = {view.name: view for view in snapshot.backends}
+    gone = {job.backend, *job.tried}
+    found = []
+    for place in _ranked(explained):
+        view = views.get(place["backend"])
+        if view is None or view.name in gone or (only is not None and view.name != only):
+            continue
+        if may_take(job, place, view):
+            found.append(_candidate(job, place, view, reason))
+    return found
+
+
+def may_take(job: Job, place: Mapping[str, Any], view: BackendView) -> bool:
+    """Whether a place of the job's decision is still what it was, and fit."""
+    allowed = view.kind is Kind.LOCAL or job.privacy is Privacy.ANY
+    model = place["model"]
+    same = view.kind == place["kind"] and model in view.models and view.can(model, job.operation)
+    return allowed and view.fit and same
+
+
+def _ranked(explained: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """Candidates in their order; each place on standby before the first that is rated lower."""
+    standby = list(explained.get("standby", ()))
+    for place in explained.get("candidates", ()):
+        while standby and standby[0]["score"] > place["score"]:
+            yield standby.pop(0)
+        yield place
+    yield from standby
+
+
+def _candidate(job: Job, place: Mapping[str, Any], view: BackendView, reason: str) -> Candidate:
+    usd = place["cost_usd"]
+    return Candidate(
+        backend=view.name,
+        kind=view.kind,
+        queue=queue_name(view.kind, view.name, job.priority),
+        max_waiting=view.max_waiting[job.priority],
+        reason=reason,
+        model=place["model"],
+        score=place["score"],
+        cost=None if usd is None else nanos(usd),
+    )
