@@ -1,4 +1,4 @@
-"""Errors as callers see them: OpenAI's body with all four keys, and headers that tell SDKs what to do."""
+"""Errors as callers see them: a body in their wire format, and headers that tell SDKs what to do."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from pydantic_core import to_json
 from starlette.responses import Response
 
 from k9_api import metrics
+from k9_api.dialects.surface import Surface
 from k9_broker.errors import (
     BackendError,
     BadRequest,
+    ContextTooLong,
     K9Error,
     MethodNotAllowed,
     RouteNotFound,
@@ -25,20 +26,22 @@ RETRY_AFTER = 2.0
 
 
 def error_object(error: K9Error) -> dict[str, Any]:
-    """OpenAI's `error` object."""
-    return {"message": error.message, "type": error.type, "param": error.param, "code": error.code}
+    """OpenAI's `error` object, all four keys of it."""
+    message = error.message
+    if isinstance(error, ContextTooLong) and error.code not in message:
+        # Frameworks look for an overflow of the context in the words, which may be all they are handed.
+        message = f"{message} ({error.code})"
+    return {"message": message, "type": error.type, "param": error.param, "code": error.code}
 
 
-def error_body(error: K9Error) -> bytes:
-    """The body of an error answer, which is also the data of an error frame in a stream."""
-    return to_json({"error": error_object(error)})
-
-
-def error_response(error: K9Error, headers: Mapping[str, str] | None = None) -> Response:
+def error_response(
+    error: K9Error, surface: Surface, request_id: str, headers: Mapping[str, str] | None = None
+) -> Response:
     """The whole answer, with `headers` besides the error's own."""
     metrics.REFUSED.labels(error.code).inc()
     own = {**(headers or {}), **error_headers(error)}
-    return Response(error_body(error), error.status, own, media_type="application/json")
+    body = surface.error(error, request_id)
+    return Response(body, error.status, own, media_type="application/json")
 
 
 def error_headers(error: K9Error) -> dict[str, str]:

@@ -39,19 +39,33 @@ QUEUE_OLDEST_SECONDS = Gauge(
 IN_FLIGHT = Gauge("k9_in_flight", "Jobs claimed and not ended.", ["backend"])
 SLOTS = Gauge("k9_slots", "Jobs that the live workers of a backend can run at once.", ["backend"])
 WORKERS = Gauge("k9_workers", "Live workers.", ["backend"])
+UP = Gauge(
+    "k9_backend_up", "1 when a live worker of the backend has an instance to call, else 0.", ["backend"]
+)
+INSTANCES = Gauge(
+    "k9_instances", "Instances as workers see them, by the state of their circuit.", ["backend", "state"]
+)
+PACED_SECONDS = Gauge("k9_paced_seconds", "Until the rate limit lets another call begin.", ["backend"])
+_OF_FLEET = (QUEUE_DEPTH, QUEUE_OLDEST_SECONDS, IN_FLIGHT, SLOTS, WORKERS, UP, INSTANCES, PACED_SECONDS)
 
 
 class _Jobs(Collector):
-    """`k9_jobs_total`: the ledger's own count, the same from every API process, whoever waited."""
+    """`k9_jobs_total` and `k9_rerouted_total`: the ledger's own counts, the same from every API process."""
 
     def __init__(self) -> None:
         self.ended: Mapping[tuple[str, Operation, JobState], int] = {}
+        self.rerouted: Mapping[tuple[str, str, str], int] = {}
 
     def collect(self) -> Iterator[CounterMetricFamily]:
         labels = ["backend", "operation", "state"]
         family = CounterMetricFamily("k9_jobs", "Jobs that have ended, over all processes.", labels=labels)
         for (backend, operation, state), count in self.ended.items():
             family.add_metric([backend, operation, state], count)
+        yield family
+        labels = ["left", "went_to", "reason"]
+        family = CounterMetricFamily("k9_rerouted", "Jobs that have changed their backend.", labels=labels)
+        for names, count in self.rerouted.items():
+            family.add_metric(list(names), count)
         yield family
 
 
@@ -61,15 +75,19 @@ REGISTRY.register(_JOBS)
 
 def forget() -> None:
     """Drop what the ledger tells: unknown is not zero."""
-    _JOBS.ended = {}
-    for gauge in (QUEUE_DEPTH, QUEUE_OLDEST_SECONDS, IN_FLIGHT, SLOTS, WORKERS):
+    _JOBS.ended, _JOBS.rerouted = {}, {}
+    for gauge in _OF_FLEET:
         gauge.clear()
 
 
-def observe(snapshot: Snapshot, ended: Mapping[tuple[str, Operation, JobState], int]) -> None:
-    """Show the fleet as `snapshot` says, forgetting backends that are not in it, and the jobs ended."""
+def observe(
+    snapshot: Snapshot,
+    ended: Mapping[tuple[str, Operation, JobState], int],
+    rerouted: Mapping[tuple[str, str, str], int],
+) -> None:
+    """Show the fleet as `snapshot` says, forgetting backends that are not in it, and the jobs counted."""
     forget()
-    _JOBS.ended = ended
+    _JOBS.ended, _JOBS.rerouted = ended, rerouted
     for backend in snapshot.backends:
         for priority, waiting in backend.waiting.items():
             QUEUE_DEPTH.labels(backend.name, priority).set(waiting)
@@ -77,3 +95,7 @@ def observe(snapshot: Snapshot, ended: Mapping[tuple[str, Operation, JobState], 
         IN_FLIGHT.labels(backend.name).set(backend.in_flight)
         SLOTS.labels(backend.name).set(backend.slots)
         WORKERS.labels(backend.name).set(backend.workers)
+        UP.labels(backend.name).set(backend.fit)
+        PACED_SECONDS.labels(backend.name).set(backend.paced_seconds)
+        for _, instance in backend.instances:
+            INSTANCES.labels(backend.name, instance.state).inc()

@@ -13,6 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from k9_api.errors import error_response, from_status
 from k9_api.presence import CallerGone
+from k9_api.surfaces import surface_of
 from k9_broker.errors import BadRequest, K9Error
 
 log = logging.getLogger(__name__)
@@ -34,13 +35,16 @@ class Edge:
             await self.app(scope, receive, send)
             return
         request_id = _request_id(scope)
+        scope.setdefault("state", {})["request_id"] = request_id.decode()
+        surface = surface_of(scope)
+        ids = [(name, request_id) for name in surface.request_id_headers]
         started = False
 
         async def sending(message: Message) -> None:
             nonlocal started
             if message["type"] == "http.response.start":
                 started = True
-                message["headers"] = [*message["headers"], (b"x-request-id", request_id)]
+                message["headers"] = [*message["headers"], *ids]
             await send(message)
 
         try:
@@ -53,7 +57,7 @@ class Edge:
                 error = K9Error()
                 log.error("request %s failed: %s", request_id.decode(), _place(problem))
             if not started:
-                response = error_response(error)
+                response = error_response(error, surface, request_id.decode())
                 if isinstance(problem, HTTPException):
                     response.headers.update(problem.headers or {})
                 await response(scope, receive, sending)

@@ -10,7 +10,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import quote
 
@@ -19,11 +19,12 @@ from starlette.responses import Response
 
 from k9_api import metrics
 from k9_api.context import Context, context
-from k9_api.dialects.openai import egress, ingress
+from k9_api.dialects.openai.surface import OPENAI
+from k9_api.dialects.surface import StreamWriter, Surface
 from k9_api.errors import error_response
 from k9_api.presence import Presence
 from k9_api.reading import read_body
-from k9_api.sse import DONE, Downstream, EventStream, frame
+from k9_api.sse import Downstream, EventStream
 from k9_broker.errors import (
     JobCancelled,
     JobExpired,
@@ -37,7 +38,7 @@ from k9_broker.errors import (
 from k9_broker.jobs import Job, JobState, new_job_id
 from k9_broker.money import dollars
 from k9_broker.ports import Follower
-from k9_broker.requests import InferenceRequest, Operation
+from k9_broker.requests import InferenceRequest, Kind, Operation
 
 log = logging.getLogger(__name__)
 
@@ -48,19 +49,21 @@ _ENDS: dict[str, type[K9Error]] = {
 }
 
 
-async def infer(request: Request, operation: Operation) -> Response:
-    """Answer one chat, completions or embeddings request."""
+async def infer(request: Request, operation: Operation, surface: Surface = OPENAI) -> Response:
+    """Answer one chat, completions or embeddings request in the caller's wire format."""
     began = time.perf_counter()
     here = context(request)
     tenant = here.keys.tenant(request)
     raw = await read_body(request, here.max_body_bytes)
-    asked = ingress.parse(operation, raw, request.scope["headers"], tenant)
+    asked = surface.parse(operation, raw, request.scope["headers"], tenant)
     if asked.stream and operation is not Operation.EMBEDDINGS:
-        return EventStream(_Streamed(here, asked, began).produce)
-    return await _whole(request, here, asked, began)
+        return EventStream(surface, _Streamed(here, surface, asked, began).produce)
+    return await _whole(request, here, surface, asked, began)
 
 
-async def _whole(request: Request, here: Context, asked: InferenceRequest, began: float) -> Response:
+async def _whole(
+    request: Request, here: Context, surface: Surface, asked: InferenceRequest, began: float
+) -> Response:
     ledger = here.broker.ledger
     async with _admitted(here, asked) as waiting:
         async with Presence(request.receive):
@@ -70,9 +73,8 @@ async def _whole(request: Request, here: Context, asked: InferenceRequest, began
     _observe(job, began)
     headers = job_headers(job, queue_seconds=job.queue_seconds)
     if result is None:
-        return error_response(job.error or K9Error(), headers)
-    base64 = asked.body.get("encoding_format") == "base64"
-    body = egress.answer(job, result, "base64" if base64 else "float")
+        return error_response(job.error or K9Error(), surface, request.state.request_id, headers)
+    body = surface.whole(asked, job, result)
     return Response(body, headers=headers, media_type="application/json")
 
 
@@ -81,37 +83,39 @@ class _Streamed:
     """One streamed answer."""
 
     here: Context
+    surface: Surface
     asked: InferenceRequest
     began: float
 
     async def produce(self, out: Downstream) -> None:
         async with _admitted(self.here, self.asked) as waiting:
             job = waiting.job
+            writer = self.surface.stream(self.asked, job)
             out.headers.update(job_headers(job))
             try:
                 async with out.attended():
-                    await self._relay(waiting, out)
+                    await self._relay(waiting, writer, out)
             finally:
                 _observe(job, self.began)
-        await out.write(DONE)
+        await out.write(writer.close())
 
-    async def _relay(self, waiting: _Waiting, out: Downstream) -> None:
+    async def _relay(self, waiting: _Waiting, writer: StreamWriter, out: Downstream) -> None:
         job = waiting.job
         admitted = time.perf_counter()
-        chunks = egress.Chunks(job, include_usage=self.asked.include_usage)
         sent = False
         async for event in waiting.follower.events():
             match event.kind:
                 case "chunk":
-                    if (data := chunks.write(event.data)) is None:
+                    if (frames := writer.write(event.data)) is None:
                         continue
                     if not sent:
                         sent = True
                         waited = time.perf_counter() - self.began
                         metrics.FIRST_TOKEN_SECONDS.labels(job.operation).observe(waited)
-                    await out.write(frame(data))
+                    await out.write(frames)
                 case "running" if not out.started:
-                    out.headers["x-k9-queue-seconds"] = f"{time.perf_counter() - admitted:.3f}"
+                    job = waiting.job = _as_it_runs(job, event.data)
+                    out.headers.update(job_headers(job, queue_seconds=time.perf_counter() - admitted))
                 case "restart" if sent:
                     raise StreamRestarted
                 case "end":
@@ -146,6 +150,12 @@ async def _admitted(here: Context, asked: InferenceRequest) -> AsyncIterator[_Wa
         finally:
             if not waiting.over:
                 await _abandon(here, job)
+
+
+def _as_it_runs(job: Job, said: Mapping[str, Any]) -> Job:
+    """The job where it runs now: it may have gone on to another backend since it was admitted."""
+    told = {name: said[name] for name in ("model", "reason", "backend") if name in said}
+    return replace(job, **told, kind=Kind(said.get("kind", job.kind)))
 
 
 async def _abandon(here: Context, job: Job) -> None:

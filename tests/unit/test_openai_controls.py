@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from k9_api.dialects.openai import ingress, shapes
+from k9_api.dialects.controls import CONTROLS
+from k9_api.dialects.openai import ingress
 from k9_broker.errors import BadRequest, K9Error
 from k9_broker.requests import InferenceRequest, Kind, Operation, Priority, Privacy, TaskType
 
@@ -55,7 +56,7 @@ def test_nothing_wished_leaves_it_to_others() -> None:
 
 
 def test_every_control_is_a_field_of_a_request() -> None:
-    assert set(shapes.CONTROLS) <= set(InferenceRequest.__slots__)
+    assert set(CONTROLS) <= set(InferenceRequest.__slots__)
 
 
 @pytest.mark.parametrize(("header", "body"), [("any", "local-only"), ("local-only", "any")])

@@ -202,3 +202,23 @@ def test_a_stream_folds_into_what_it_would_have_been() -> None:
     assert (second["message"]["content"], second["finish_reason"]) == ("z", None)
     texts = [{"choices": [{"text": "a"}]}, {"choices": [{"text": "b", "finish_reason": "stop"}]}]
     assert fold(Operation.COMPLETIONS, texts)["choices"][0]["text"] == "ab"
+
+
+def test_thinking_and_the_stop_string_survive_folding() -> None:
+    redacted = {"type": "redacted_thinking", "data": "x"}
+
+    def signature(text: str) -> dict[str, Any]:
+        return {"thinking_blocks": [{"type": "thinking", "thinking": "", "signature": text}]}
+
+    deltas = [{"reasoning": "h"}, {"reasoning": "m"}, signature("s1"), {"thinking_blocks": [redacted]}]
+    deltas += [{"reasoning": "well"}, signature("s2"), {"content": "yes"}]
+    end = {"index": 0, "delta": {}, "finish_reason": "stop", "stop_reason": "END"}
+    pieces = [*({"choices": [{"index": 0, "delta": delta}]} for delta in deltas), {"choices": [end]}]
+    [choice] = fold(Operation.CHAT, pieces)["choices"]
+    assert choice["message"]["reasoning"] == "hmwell"
+    assert choice["message"]["thinking_blocks"] == [
+        {"type": "thinking", "thinking": "hm", "signature": "s1"},
+        redacted,
+        {"type": "thinking", "thinking": "well", "signature": "s2"},
+    ]
+    assert (choice["finish_reason"], choice["stop_reason"]) == ("stop", "END")

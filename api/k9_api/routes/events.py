@@ -14,8 +14,10 @@ from starlette.responses import Response
 
 from k9_api.context import Context, context
 from k9_api.dialects.openai import egress
+from k9_api.dialects.openai.surface import OPENAI
 from k9_api.errors import error_object
-from k9_api.sse import Downstream, EventStream, frame
+from k9_api.frames import frame
+from k9_api.sse import Downstream, EventStream
 from k9_api.waiting import owned
 from k9_api.walk import ending, job_headers
 from k9_broker.errors import BadRequest
@@ -49,7 +51,7 @@ async def job_events(request: Request, job_id: str) -> Response:
                     if event.kind == "end":
                         return
 
-    return EventStream(produce)
+    return EventStream(OPENAI, produce)
 
 
 async def _nothing_left(here: Context, job: Job, after: str) -> bool:

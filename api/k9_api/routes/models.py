@@ -1,4 +1,7 @@
-"""`GET /v1/models`: what the live workers serve, and the names that leave the choice to K-9."""
+"""`GET /v1/models`: what the live workers serve, and the names that leave the choice to K-9.
+
+The answer is in Anthropic's format for callers that send `anthropic-version`, else in OpenAI's.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from k9_api.context import context
+from k9_api.dialects.anthropic import catalogue
+from k9_api.surfaces import speaks_anthropic
 from k9_broker.errors import ModelNotFound
 from k9_broker.policy import AUTO
 from k9_broker.requests import Operation
@@ -18,7 +23,7 @@ from k9_broker.snapshot import BackendView
 from k9_broker.strategy.builtin import SHORT
 from k9_broker.strategy.engine import Router
 
-router = APIRouter(tags=["openai"])
+router = APIRouter(tags=["openai", "anthropic"])
 
 Served = dict[str, tuple[BackendView, ...]]
 
@@ -27,6 +32,9 @@ Served = dict[str, tuple[BackendView, ...]]
 async def list_models(request: Request) -> Response:
     """Every model that a live worker serves; then `auto`, `auto:STRATEGY` and the aliases."""
     named = _named(*await _served(request))
+    if speaks_anthropic(request.scope):
+        found = catalogue.page(list(named.values()), request.query_params)
+        return Response(to_json(found), media_type="application/json")
     names = list(named)
     body = {
         "object": "list",
@@ -48,7 +56,8 @@ async def get_model(request: Request, model: str) -> Response:
         if listed is None:
             raise ModelNotFound(param="model")
         named[model] = {**listed, "id": model}
-    return Response(to_json(named[model]), media_type="application/json")
+    found = catalogue.model_info(named[model]) if speaks_anthropic(request.scope) else named[model]
+    return Response(to_json(found), media_type="application/json")
 
 
 async def _served(request: Request) -> tuple[Served, Router]:

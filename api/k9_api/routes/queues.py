@@ -41,6 +41,13 @@ def _queue(backend: BackendView) -> dict[str, Any]:
         "estimated_wait_seconds": {
             priority: round(backend.estimated_wait(priority), 3) for priority in Priority
         },
+        "down": backend.down or None,
+        "paced_seconds": round(backend.paced_seconds, 3),
+        "instances": [
+            {"worker": worker, **instance.model_dump(mode="json", exclude_defaults=True, exclude={"state"})}
+            | {"state": instance.state}
+            for worker, instance in backend.instances
+        ],
         "oldest_age_seconds": round(backend.oldest_age, 3),
         "latencies": {
             model: {"ttft_seconds": round(one.ttft, 4), "tpot_seconds": round(one.tpot, 5)}

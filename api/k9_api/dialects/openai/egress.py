@@ -25,7 +25,7 @@ _OBJECTS = {
 def answer(job: Job, result: Result, encoding_format: EncodingFormat = "float") -> bytes:
     """The JSON body of the whole answer to any operation."""
     if job.operation is Operation.EMBEDDINGS:
-        return embeddings(result, encoding_format)
+        return embeddings(job, result, encoding_format)
     return text(job, result)
 
 
@@ -61,14 +61,18 @@ def _choice(operation: Operation, index: int, choice: Mapping[str, Any]) -> dict
     return complete
 
 
-def embeddings(result: Result, encoding_format: EncodingFormat = "float") -> bytes:
-    """An embeddings list. The vector of an input that failed (`partial` jobs) is `null`."""
+def embeddings(job: Job, result: Result, encoding_format: EncodingFormat = "float") -> bytes:
+    """An embeddings list, with the `id` that Mistral's clients insist on.
+
+    The vector of an input that failed (`partial` jobs) is `null`.
+    """
     data = [
         {"object": "embedding", "index": index, "embedding": None if index in result.errors else row}
         for index, row in enumerate(_rows(result.vectors, encoding_format))
     ]
     usage = {"prompt_tokens": result.usage.prompt, "total_tokens": result.usage.prompt}
-    return to_json({"object": "list", "data": data, "model": result.model, "usage": usage})
+    name = "embd-" + job.id.removeprefix("job-")
+    return to_json({"id": name, "object": "list", "data": data, "model": result.model, "usage": usage})
 
 
 def _rows(vectors: Vectors | None, encoding_format: EncodingFormat) -> Iterator[str | list[float]]:

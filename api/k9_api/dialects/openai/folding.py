@@ -21,8 +21,7 @@ def fold(operation: Operation, chunks: Iterable[Chunk]) -> dict[str, Any]:
         for piece in chunk.get("choices") or ():
             index = piece.get("index", 0)
             choice = choices.setdefault(index, {"index": index, "logprobs": None, "finish_reason": None})
-            if piece.get("finish_reason"):
-                choice["finish_reason"] = piece["finish_reason"]
+            choice |= {name: piece[name] for name in ("finish_reason", "stop_reason") if piece.get(name)}
             _add_logprobs(choice, piece.get("logprobs"))
             if operation is Operation.CHAT:
                 _add(choice.setdefault("message", {"role": "assistant"}), piece.get("delta") or {})
@@ -38,6 +37,8 @@ def _add(message: dict[str, Any], delta: Mapping[str, Any]) -> None:
     for name in _JOINED:
         if delta.get(name):
             message[name] = (message.get(name) or "") + delta[name]
+    for block in delta.get("thinking_blocks") or ():
+        message.setdefault("thinking_blocks", []).append(_signed(message, block))
     for piece in delta.get("tool_calls") or ():
         calls = message.setdefault("tool_calls", {})
         call = calls.setdefault(
@@ -48,6 +49,14 @@ def _add(message: dict[str, Any], delta: Mapping[str, Any]) -> None:
         function = piece.get("function") or {}
         call["function"]["name"] = call["function"]["name"] or function.get("name") or ""
         call["function"]["arguments"] += function.get("arguments") or ""
+
+
+def _signed(message: Mapping[str, Any], block: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A block of thinking whose signature has come, with the reasoning text that no block before it had."""
+    if block.get("type") != "thinking" or block.get("thinking"):
+        return block
+    told = sum(len(before.get("thinking", "")) for before in message.get("thinking_blocks", ()))
+    return {**block, "thinking": message.get("reasoning", "")[told:]}
 
 
 def _add_logprobs(choice: dict[str, Any], logprobs: Mapping[str, Any] | None) -> None:

@@ -6,28 +6,22 @@ no boolean. Lists stop at their first bad item, so that a bad body cannot cost m
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Required, get_type_hints
+from typing import Annotated, Any, Literal, Required
 
-from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter
+from pydantic import AfterValidator, Field, TypeAdapter
 from pydantic_core import PydanticCustomError
 from typing_extensions import TypedDict  # pydantic takes typing's own only from Python 3.12
 
+from k9_api.dialects.controls import Controls
+from k9_api.dialects.fields import CLOSED, LOOSE, Count, ModelName, Number, Seconds, Share, Text
 from k9_broker.requests import Operation
 
 MAX_INPUTS = 2048
 """Embedding inputs in one interactive request, as OpenAI has it."""
 
-LOOSE = ConfigDict(extra="ignore", strict=True)
-CLOSED = ConfigDict(extra="forbid", strict=True)
-
-Text = Annotated[str, Field(min_length=1)]
-Count = Annotated[int, Field(ge=1)]
 Tokens = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1, fail_fast=True)]
 Texts = Annotated[list[Text], Field(min_length=1, fail_fast=True)]
 TokenLists = Annotated[list[Tokens], Field(min_length=1, fail_fast=True)]
-Number = Annotated[float, Field(allow_inf_nan=False)]
-"""JSON has no infinity, but `1e400` reads as one, and no backend could be sent it."""
-Seconds = Annotated[float, Field(gt=0, le=30 * 24 * 3600, allow_inf_nan=False)]
 
 
 class Part(TypedDict, total=False):
@@ -66,32 +60,9 @@ class StreamOptions(TypedDict, total=False):
     include_usage: bool | None
 
 
-class Controls(TypedDict, total=False):
-    """The `k9` object of a body. Closed: a control that is not understood must not be dropped in silence."""
-
-    __pydantic_config__ = CLOSED  # type: ignore[misc]
-    priority: Literal["interactive", "batch"]
-    deadline: Seconds
-    strategy: Annotated[str, Field(min_length=1, max_length=80)]
-    task_type: Literal[
-        "qa",
-        "code_generation",
-        "code_completion",
-        "code_refactor_review",
-        "reasoning",
-        "creative_writing",
-        "summarization",
-        "extraction_classification",
-        "translation",
-        "chat",
-    ]
-    privacy: Literal["any", "local-only"]
-    kind: Literal["local", "cloud"]
-
-
 class _Body(TypedDict, total=False):
     __pydantic_config__ = LOOSE  # type: ignore[misc]
-    model: Required[Annotated[str, Field(min_length=1, max_length=512)]]
+    model: Required[ModelName]
     k9: Controls | None
 
 
@@ -102,7 +73,7 @@ class _Generation(_Body, total=False):
     max_tokens: Annotated[int, Field(ge=0)] | None
     n: Annotated[int, Field(ge=1, le=128)] | None
     temperature: Annotated[Number, Field(ge=0)] | None
-    top_p: Annotated[float, Field(ge=0, le=1)] | None
+    top_p: Share | None
     frequency_penalty: Number | None
     presence_penalty: Number | None
     seed: int | None
@@ -154,10 +125,6 @@ BODIES: dict[Operation, TypeAdapter[Any]] = {
     Operation.EMBEDDINGS: TypeAdapter(EmbeddingBody),
 }
 JOB: TypeAdapter[Any] = TypeAdapter(JobBody)
-CONTROLS: dict[str, TypeAdapter[Any]] = {
-    name: TypeAdapter(hint) for name, hint in get_type_hints(Controls, include_extras=True).items()
-}
-"""What stands in the `k9` object, one by one: each is a header too, `X-K9-Task-Type` for `task_type`."""
 
 ENDPOINTS = {
     Operation.CHAT: "/v1/chat/completions",
