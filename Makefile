@@ -3,12 +3,13 @@
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
+OLD_SDK := .k9/sdk/anthropic-0.125.0
 
 export K9_STATE_DIR   ?= $(CURDIR)/.k9
 export K9_EMBED_MODEL ?= $(CURDIR)/.k9/models/minilm
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo demo-routing test test-quick check format bench clean
+.PHONY: help demo demo-routing test test-real test-quick check format bench clean
 
 help:            ## Show the commands
 	@grep -E '^[a-z-]+: *.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -30,9 +31,19 @@ demo: $(VENV)/k9  ## Install, start K-9, embed some thousands of real texts thro
 demo-routing: $(VENV)/k9  ## Where prompts of all kinds go under each strategy, why, and what it costs
 	$(BIN)/k9 demo-routing
 
-test: $(VENV)/dev  ## Install and pass all tests (about ten minutes on two cores)
+$(OLD_SDK): $(VENV)/dev
+	rm -rf $@ $@.new
+	$(BIN)/python -m pip install --quiet --target $@.new anthropic==0.125.0
+	mv $@.new $@
+
+test: $(VENV)/dev $(OLD_SDK)  ## Install and pass all tests (about ten minutes on two cores)
 	$(BIN)/k9 model fetch minilm
 	$(BIN)/pytest
+
+test-real: $(VENV)/dev  ## The tests against a real server, llama.cpp's, which is built once (five to ten minutes)
+	PYTHON=$(PYTHON) tests/real/build_llama_server.sh
+	$(BIN)/k9 model fetch minilm
+	$(BIN)/pytest tests/real
 
 test-quick: $(VENV)/dev  ## The tests that start no worker
 	$(BIN)/pytest -q tests/unit tests/properties tests/architecture
