@@ -20,7 +20,7 @@ def main() -> int:
         return 2
     from k9_api.serve import serve
 
-    serve(settings, settings.redis_url)
+    serve(settings, settings.redis_url, load_settings)
     return 0
 
 

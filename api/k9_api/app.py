@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
@@ -15,6 +14,7 @@ from starlette.responses import Response
 from k9_api.auth import Keys
 from k9_api.context import Broker, Context
 from k9_api.middleware import Edge
+from k9_api.rereading import Reread, rereading, warn
 from k9_api.routes import (
     chat,
     completions,
@@ -22,6 +22,7 @@ from k9_api.routes import (
     events,
     health,
     jobs,
+    messages,
     models,
     queues,
     route,
@@ -29,8 +30,6 @@ from k9_api.routes import (
 )
 from k9_broker.settings import JobSettings, Settings
 from k9_broker.strategy.engine import Router
-
-log = logging.getLogger(__name__)
 
 Opener = Callable[[str, JobSettings], Awaitable[Broker]]
 
@@ -42,34 +41,39 @@ async def open_redis(url: str, jobs: JobSettings) -> Broker:
     return await RedisBroker.open(url, jobs)
 
 
-def create_app(settings: Settings, redis_url: str, *, opener: Opener = open_redis) -> FastAPI:
-    """The API over the Redis at `redis_url`, which need not be up yet."""
+def create_app(
+    settings: Settings, redis_url: str, *, opener: Opener = open_redis, reread: Reread | None = None
+) -> FastAPI:
+    """The API over the Redis at `redis_url`, which need not be up yet.
+
+    With `reread` it reads its configuration again on SIGHUP.
+    """
 
     router = Router(settings.policy)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        # A slip of the pen would leave a tenant's privacy or budget without effect.
-        for name in settings.unknown_tenants:
-            log.warning("k9.toml speaks of the tenant %r, which no key in K9_API_KEYS names", name)
+        warn(settings)
         router.warm_up()  # now: no request waits for it, and a broken installation fails at once
         broker = await opener(redis_url, settings.jobs)
         app.state.context = Context(broker, router, Keys(settings.keys), settings.api.max_body_bytes)
         try:
-            yield
+            with rereading(app, reread):
+                yield
         finally:
             await broker.close()
 
     app = FastAPI(
         title="K-9",
-        summary="A queue-based inference broker with OpenAI's API.",
+        summary="A queue-based inference broker with OpenAI's and Anthropic's APIs.",
         lifespan=lifespan,
         redirect_slashes=False,
         exception_handlers={HTTPException: _to_the_edge, RequestValidationError: _to_the_edge},
     )
     app.add_middleware(Edge)
-    for surface in (chat, completions, embeddings, models, route, events, jobs, usage, queues, health):
-        app.include_router(surface.router)
+    inference, told = (chat, completions, embeddings, messages), (models, usage, queues, health)
+    for routes in (*inference, route, events, jobs, *told):
+        app.include_router(routes.router)
     return app
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from starlette.requests import Request
@@ -13,6 +13,7 @@ from k9_api.auth import Keys
 from k9_broker.jobs import Job
 from k9_broker.ports import Fleet, Ledger, RelayReader
 from k9_broker.requests import InferenceRequest
+from k9_broker.settings import Settings
 from k9_broker.snapshot import Snapshot
 from k9_broker.strategy.decision import Decision
 from k9_broker.strategy.engine import Router
@@ -48,6 +49,14 @@ class Context:
     router: Router
     keys: Keys
     max_body_bytes: int
+
+    def reread(self, settings: Settings) -> Context:
+        """The same connections under another policy and other keys. Raises `ConfigurationError`."""
+        router = Router(settings.policy)
+        router.warm_up()
+        return replace(
+            self, router=router, keys=Keys(settings.keys), max_body_bytes=settings.api.max_body_bytes
+        )
 
     async def decide(self, asked: InferenceRequest, snapshot: Snapshot) -> Decision:
         """`Router.decide`; for long or many texts in a thread, so that others are served meanwhile."""

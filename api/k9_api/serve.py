@@ -8,6 +8,7 @@ import logging
 import uvicorn
 
 from k9_api.app import create_app
+from k9_api.rereading import Reread
 from k9_broker.settings import Settings
 
 KEEP_CONNECTIONS = 75
@@ -17,11 +18,11 @@ SHUTDOWN = 20
 """Seconds that running answers are given at shutdown."""
 
 
-def server(settings: Settings, redis_url: str) -> uvicorn.Server:
+def server(settings: Settings, redis_url: str, reread: Reread | None = None) -> uvicorn.Server:
     """A uvicorn server, not yet started. It logs no requests: a path or a header may hold a secret."""
     return uvicorn.Server(
         uvicorn.Config(
-            create_app(settings, redis_url),
+            create_app(settings, redis_url, reread=reread),
             host=settings.api.host,
             port=settings.api.port,
             loop="auto",  # uvloop and httptools where they are installed
@@ -37,10 +38,10 @@ def server(settings: Settings, redis_url: str) -> uvicorn.Server:
     )
 
 
-def serve(settings: Settings, redis_url: str) -> None:
-    """Serve until interrupted."""
+def serve(settings: Settings, redis_url: str, reread: Reread) -> None:
+    """Serve until interrupted; SIGHUP has the configuration read again."""
     logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    running = server(settings, redis_url)
+    running = server(settings, redis_url, reread)
     # What is loaded by now stays: collections need not look at it again and again.
     gc.collect()
     gc.freeze()

@@ -7,15 +7,16 @@ most about a second. A cloud is never contacted here: its key in the environment
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from k9_broker.backends import Backend
 from k9_broker.dialects.registry import dialect_named
+from k9_broker.engines import engine_at
 from k9_broker.errors import ConfigurationError
 from k9_broker.requests import Kind, Operation
 from k9_broker.settings import Settings
@@ -25,10 +26,10 @@ if TYPE_CHECKING:
 
 LOOPBACK = "127.0.0.1"
 OPENAI_URL = "https://api.openai.com"
-NOT_YET = {"ANTHROPIC_API_KEY": "Anthropic", "AZURE_OPENAI_API_KEY": "Azure OpenAI"}
-"""Keys that are seen and named, of clouds whose dialect is still missing."""
+ANTHROPIC_URL = "https://api.anthropic.com"
+AZURE_DEPLOYMENTS = ("AZURE_OPENAI_DEPLOYMENTS", "AZURE_OPENAI_DEPLOYMENT", "AZURE_OPENAI_DEPLOYMENT_NAME")
+"""Variables that may name deployments, comma separated."""
 _CLOUD_SLOTS = 32
-_GENERATE = (Operation.CHAT, Operation.COMPLETIONS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,17 +101,14 @@ async def discover(
     if not any(backend.dialect != "embedded" for backend in backends):
         ports = ", ".join(str(place.port) for place in places)
         notes.append(
-            f"No chat model: nothing answered on ports {ports} and OPENAI_API_KEY is not set. Start one"
-            " (`ollama serve` and `ollama pull llama3.2`, or llama-server, vLLM, TGI), set the key, or name"
+            f"No chat model: nothing answered on ports {ports}, and no cloud's key is set. Start one (`ollama"
+            " serve` and `ollama pull llama3.2`, or llama-server, vLLM, TGI), set OPENAI_API_KEY, or name"
             " a backend in k9.toml; then start `k9 up` again. To try K-9 without one: `k9 fake`."
         )
     return Found(backends, (*notes, *about_embedded, *about_clouds))
 
 
 # -- engines on this machine ------------------------------------------------------------------------
-
-_Get = Callable[[str], Awaitable[Any]]
-"""Path → the JSON or text of a 200 answer, or `None`."""
 
 
 async def _engines(places: Sequence[Place], timeout: float) -> tuple[list[Backend], list[str]]:  # noqa: ASYNC109
@@ -134,101 +132,18 @@ async def _engines(places: Sequence[Place], timeout: float) -> tuple[list[Backen
 
 async def _look(client: httpx.AsyncClient, place: Place, within: float) -> tuple[Backend | None, str | None]:
     """What serves at a place, or why something that does is not offered."""
-    import httpx
-
     url = f"http://{LOOPBACK}:{place.port}"
-    statuses: dict[str, int] = {}
-
-    async def get(path: str) -> Any:
-        try:
-            answer = await client.get(url + path)
-        except (httpx.HTTPError, httpx.InvalidURL):
-            return None
-        statuses[path] = answer.status_code
-        if answer.status_code != 200:
-            return None
-        try:
-            return answer.json()
-        except ValueError:
-            return answer.text
-
-    try:
-        async with asyncio.timeout(within):
-            for engine in place.engines:
-                if found := await _ENGINES[engine](get, url):
-                    return found, None
-                if not statuses:  # nobody listens
-                    return None, None
-    except TimeoutError:
-        pass
-    if statuses.get("/v1/models") in (401, 403):
+    seen = await engine_at(client, url, place.engines, within=within)
+    if seen.engine:
+        return seen.engine, None
+    if seen.statuses.get("/v1/models") in (401, 403):
         return None, (
             f"Port {place.port} has a model server that asks for a key. Name it in k9.toml as [[backends]]"
             f' with url = "{url}" and api_key_env.'
         )
-    if statuses:
+    if seen.statuses:
         return None, f"Port {place.port} answers, but not like a model server K-9 knows; it was left alone."
     return None, None
-
-
-async def _ollama(get: _Get, url: str) -> Backend | None:
-    version = await get("/api/version")
-    is_ollama = isinstance(version, dict) and "version" in version
-    if not is_ollama and str(await get("/")).strip() != "Ollama is running":
-        return None
-    return Backend(name="ollama", dialect="ollama", url=url, slots=4)
-
-
-async def _vllm(get: _Get, url: str) -> Backend | None:
-    version, models = await asyncio.gather(get("/version"), get("/v1/models"))
-    if not isinstance(version, dict) or "version" not in version or not _owners(models):
-        return None
-    return Backend(name="vllm", dialect="openai-compatible", url=url, slots=64)
-
-
-async def _llamacpp(get: _Get, url: str) -> Backend | None:
-    models, props = await asyncio.gather(get("/v1/models"), get("/props"))
-    known = isinstance(props, dict) and "default_generation_settings" in props
-    if not known and "llamacpp" not in _owners(models):
-        return None
-    slots = props.get("total_slots") if isinstance(props, dict) else None
-    return Backend(name="llamacpp", dialect="openai-compatible", url=url, slots=_bounded(slots, 4))
-
-
-async def _tgi(get: _Get, url: str) -> Backend | None:
-    """TGI, or its sister for embeddings, TEI: told apart by the model type TEI alone reports."""
-    info = await get("/info")
-    if not isinstance(info, dict) or "model_id" not in info:
-        return None
-    is_tei = "model_type" in info
-    return Backend(
-        name="tei" if is_tei else "tgi",
-        dialect="openai-compatible",
-        url=url,
-        models=(str(info["model_id"]),) if is_tei else (),
-        operations=(Operation.EMBEDDINGS,) if is_tei else _GENERATE,
-        slots=_bounded(info.get("max_concurrent_requests"), 32),
-        max_inputs=_bounded(info.get("max_client_batch_size"), 32) if is_tei else 256,
-    )
-
-
-_ENGINES: Mapping[str, Callable[[_Get, str], Awaitable[Backend | None]]] = {
-    "ollama": _ollama,
-    "vllm": _vllm,
-    "llamacpp": _llamacpp,
-    "tgi": _tgi,
-}
-
-
-def _owners(models: Any) -> set[str]:
-    """The `owned_by` of each model of an OpenAI list; empty if it is no such list."""
-    if not isinstance(models, dict) or not isinstance(models.get("data"), list):
-        return set()
-    return {str(model.get("owned_by")) for model in models["data"] if isinstance(model, dict)}
-
-
-def _bounded(count: Any, otherwise: int) -> int:
-    return min(count, 64) if isinstance(count, int) and count > 0 else otherwise
 
 
 # -- in process, and clouds -------------------------------------------------------------------------
@@ -245,30 +160,73 @@ def _embedded(folder: Path | None) -> tuple[list[Backend], list[str]]:
 
 
 def _clouds(environ: Mapping[str, str]) -> tuple[list[Backend], list[str]]:
-    notes = [
-        f"{variable} is set, but {who} is not yet supported as a backend; the key is not used."
-        for variable, who in NOT_YET.items()
-        if environ.get(variable)
-    ]
+    clouds: list[Backend] = []
+    notes: list[str] = []
+    for look in (_openai, _anthropic, _azure):
+        cloud, note = look(environ)
+        clouds += [cloud] if cloud else []
+        notes += [note] if note else []
+    return clouds, notes
+
+
+def _openai(environ: Mapping[str, str]) -> tuple[Backend | None, str | None]:
     if not environ.get("OPENAI_API_KEY"):
-        return [], notes
-    base = (environ.get("OPENAI_BASE_URL") or OPENAI_URL).rstrip("/").removesuffix("/v1")
+        return None, None
+    base, note = _base(environ, "OPENAI_BASE_URL", OPENAI_URL)
+    if base is None:
+        return None, note
+    dialect = "openai" if base == OPENAI_URL else "openai-compatible"
+    return _cloud("openai", dialect, base, "OPENAI_API_KEY"), None
+
+
+def _anthropic(environ: Mapping[str, str]) -> tuple[Backend | None, str | None]:
+    if not environ.get("ANTHROPIC_API_KEY"):
+        return None, None
+    base, note = _base(environ, "ANTHROPIC_BASE_URL", ANTHROPIC_URL)
+    return (_cloud("anthropic", "anthropic", base, "ANTHROPIC_API_KEY"), None) if base else (None, note)
+
+
+def _azure(environ: Mapping[str, str]) -> tuple[Backend | None, str | None]:
+    """Azure's models are named as their deployments, which nobody can be asked for."""
+    if not environ.get("AZURE_OPENAI_API_KEY"):
+        return None, None
+    endpoint = environ.get("AZURE_OPENAI_ENDPOINT")
+    named = next((environ[name] for name in AZURE_DEPLOYMENTS if environ.get(name)), "")
+    deployments = tuple(name.strip() for name in named.split(",") if name.strip())
+    if not (endpoint and deployments):
+        table = (
+            '[[backends]] with dialect = "azure", kind = "cloud", api_key_env = "AZURE_OPENAI_API_KEY",'
+            f' url = "{endpoint or "https://RESOURCE.openai.azure.com"}"'
+            ' and models = ["the names of its deployments"]'
+        )
+        missing = "AZURE_OPENAI_DEPLOYMENTS" if endpoint else "AZURE_OPENAI_ENDPOINT"
+        return None, (
+            f"AZURE_OPENAI_API_KEY is set, {missing} is not, so Azure OpenAI is not offered."
+            f" Set it, or write into k9.toml: {table}."
+        )
+    base, note = _base(environ, "AZURE_OPENAI_ENDPOINT", "")
+    if base is None:
+        return None, note
+    cloud = _cloud("azure", "azure", base, "AZURE_OPENAI_API_KEY")
+    version = environ.get("OPENAI_API_VERSION")
+    options = {"api_version": version} if version else {}
+    return cloud.model_copy(update={"models": deployments, "options": options}), None
+
+
+def _cloud(name: str, dialect: str, url: str, key: str) -> Backend:
+    return Backend(name=name, dialect=dialect, kind=Kind.CLOUD, url=url, api_key_env=key, slots=_CLOUD_SLOTS)
+
+
+def _base(environ: Mapping[str, str], variable: str, usual: str) -> tuple[str | None, str | None]:
+    """The base URL of a cloud, or why it is not offered."""
+    base = (environ.get(variable) or usual).rstrip("/").removesuffix("/v1")
     address = urlsplit(base)
     if address.scheme not in ("http", "https") or not address.hostname:
-        return [], [*notes, "OPENAI_BASE_URL is not a URL; the cloud backend openai is not offered."]
+        return None, f"{variable} is not a URL, so that cloud is not offered as a backend."
     if address.hostname in ("localhost", "::1") or address.hostname.startswith("127."):
         # Likely K-9 itself, for clients started from this shell: it must not call itself.
-        note = (
-            "OPENAI_BASE_URL points to this machine, so it is not offered as a cloud backend."
+        return None, (
+            f"{variable} points to this machine, so it is not offered as a cloud backend."
             " Unset it, or name that server in k9.toml as [[backends]]."
         )
-        return [], [*notes, note]
-    cloud = Backend(
-        name="openai",
-        dialect="openai-compatible",
-        kind=Kind.CLOUD,
-        url=base,
-        api_key_env="OPENAI_API_KEY",
-        slots=_CLOUD_SLOTS,
-    )
-    return [cloud], notes
+    return base, None

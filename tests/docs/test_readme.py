@@ -82,13 +82,20 @@ def test_its_configuration_loads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 
 def test_its_python_example_runs(stack: Stack, capsys: pytest.CaptureFixture[str]) -> None:
-    (snippet,) = blocks("python")
+    snippet, _ = blocks("python")
     assert "http://127.0.0.1:8765" in snippet
     here = snippet.replace("http://127.0.0.1:8765", stack.url).replace("all-minilm-l6-v2", stack.embed_model)
     exec(compile(here, "README.md", "exec"), {})
     printed = capsys.readouterr().out.splitlines()
     assert stack.model in printed
     assert "fake task-type:local" in printed
+
+
+def test_its_example_of_anthropics_client_runs(stack: Stack, capsys: pytest.CaptureFixture[str]) -> None:
+    _, snippet = blocks("python")
+    here = snippet.replace("http://127.0.0.1:8765", stack.url)
+    exec(compile(here, "README.md", "exec"), {})
+    assert capsys.readouterr().out.strip()
 
 
 def test_every_setting_is_documented_and_every_documented_one_exists() -> None:

@@ -95,11 +95,11 @@ ALL = ("ollama", "vllm", "llamacpp", "tgi")
     [
         (OLLAMA, "ollama", "ollama", 4),
         (OLD_OLLAMA, "ollama", "ollama", 4),
-        (VLLM, "vllm", "openai-compatible", 64),
-        (LLAMACPP, "llamacpp", "openai-compatible", 3),
-        (LLAMACPP_LOCKED, "llamacpp", "openai-compatible", 4),
-        (TGI, "tgi", "openai-compatible", 64),
-        (TEI, "tei", "openai-compatible", 64),
+        (VLLM, "vllm", "vllm", 64),
+        (LLAMACPP, "llamacpp", "llama.cpp", 3),
+        (LLAMACPP_LOCKED, "llamacpp", "llama.cpp", 4),
+        (TGI, "tgi", "tgi", 64),
+        (TEI, "tei", "tgi", 64),
     ],
 )
 async def test_an_engine_is_recognised(routes: Routes, name: str, dialect: str, slots: int) -> None:
@@ -116,7 +116,7 @@ async def test_an_embedding_server_is_not_asked_to_chat() -> None:
         found = await discover({}, places=[Place(tei, ("tgi",)), Place(tgi, ("tgi",))])
     embeddings, chat = found.backends
     assert embeddings.operations == (Operation.EMBEDDINGS,)
-    assert (embeddings.models, embeddings.max_inputs) == (("BAAI/bge-small-en",), 32)
+    assert (embeddings.models, embeddings.max_inputs) == ((), 32)
     assert Operation.EMBEDDINGS not in chat.operations
 
 
@@ -206,11 +206,58 @@ async def test_a_cloud_key_offers_its_cloud(environ: dict[str, str], url: str | 
         assert "word" not in backend.model_dump_json()
 
 
-@pytest.mark.parametrize("variable", ["ANTHROPIC_API_KEY", "AZURE_OPENAI_API_KEY"])
-async def test_a_cloud_without_dialect_is_named_and_not_offered(variable: str) -> None:
-    found = await discover({variable: "secret-word"}, places=[])
+@pytest.mark.parametrize(
+    ("environ", "dialect", "url"),
+    [
+        ({}, "openai", "https://api.openai.com"),
+        ({"OPENAI_BASE_URL": "https://gateway.example/v1"}, "openai-compatible", "https://gateway.example"),
+    ],
+)
+async def test_openai_itself_is_spoken_to_in_its_own_dialect(
+    environ: dict[str, str], dialect: str, url: str
+) -> None:
+    (backend,) = (await discover({"OPENAI_API_KEY": "word", **environ}, places=[])).backends
+    assert (backend.dialect, backend.url) == (dialect, url)
+
+
+async def test_an_anthropic_key_offers_anthropic() -> None:
+    (backend,) = (await discover({"ANTHROPIC_API_KEY": "secret-word"}, places=[])).backends
+    assert (backend.name, backend.dialect, backend.kind) == ("anthropic", "anthropic", Kind.CLOUD)
+    assert (backend.url, backend.api_key_env) == ("https://api.anthropic.com", "ANTHROPIC_API_KEY")
+    here = {"ANTHROPIC_API_KEY": "secret-word", "ANTHROPIC_BASE_URL": "http://127.0.0.1:8765"}
+    assert (await discover(here, places=[])).backends == ()
+
+
+AZURE = {"AZURE_OPENAI_API_KEY": "secret-word", "AZURE_OPENAI_ENDPOINT": "https://mine.openai.azure.com/"}
+
+
+@pytest.mark.parametrize(
+    ("variable", "said", "models"),
+    [
+        ("AZURE_OPENAI_DEPLOYMENTS", "chat-4o, embed ,", ("chat-4o", "embed")),
+        ("AZURE_OPENAI_DEPLOYMENT", "chat-4o", ("chat-4o",)),
+        ("AZURE_OPENAI_DEPLOYMENT_NAME", "chat-4o", ("chat-4o",)),
+    ],
+)
+async def test_azure_is_offered_with_its_deployments(
+    variable: str, said: str, models: tuple[str, ...]
+) -> None:
+    environ = {**AZURE, variable: said, "OPENAI_API_VERSION": "2024-10-21"}
+    (backend,) = (await discover(environ, places=[])).backends
+    assert (backend.name, backend.dialect, backend.models) == ("azure", "azure", models)
+    assert backend.url == "https://mine.openai.azure.com"
+    assert backend.options == {"api_version": "2024-10-21"}
+
+
+@pytest.mark.parametrize("missing", ["AZURE_OPENAI_ENDPOINT", "AZURE_OPENAI_DEPLOYMENTS"])
+async def test_azure_of_which_something_is_unknown_is_named_and_not_offered(missing: str) -> None:
+    environ = {**AZURE, "AZURE_OPENAI_DEPLOYMENTS": "chat"}
+    del environ[missing]
+    found = await discover(environ, places=[])
     assert found.backends == ()
-    assert any(variable in note for note in found.notes)
+    (note,) = [note for note in found.notes if "AZURE_OPENAI_API_KEY is set" in note]
+    assert missing in note
+    assert 'dialect = "azure"' in note
     assert "secret-word" not in "".join(found.notes)
 
 

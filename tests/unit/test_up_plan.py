@@ -122,7 +122,7 @@ def test_a_worker_gets_its_backend_and_its_place() -> None:
     worker = planned()["worker-openai"]
     assert worker.argv[1:] == ("-m", "k9_workers", "--backend", "openai")
     assert Backend.model_validate_json(worker.env["K9_BACKEND"]) == OPENAI
-    assert worker.env["K9_BACKEND_ORDER"] == "1"
+    assert worker.env["K9_BACKEND_ORDER"] == "1000"
     assert worker.env["K9_REDIS_URL"] == PRIVATE.url
     assert worker.env["OPENBLAS_NUM_THREADS"] == worker.env["OMP_NUM_THREADS"] == "1"
     assert worker.env["K9_LOG_LEVEL"] == "DEBUG"
@@ -133,7 +133,17 @@ def test_a_worker_gets_its_backend_and_its_place() -> None:
 
 def test_a_worker_alone_keeps_its_place_among_all() -> None:
     (worker,) = workers([OTHER], {}, {}, "redis://x", among=BACKENDS)
-    assert worker.env["K9_BACKEND_ORDER"] == "2"
+    assert worker.env["K9_BACKEND_ORDER"] == "2000"
+
+
+def test_a_backend_of_several_instances_shows_them_all() -> None:
+    several = Backend(
+        name="s", dialect="vllm", instances=({"url": "http://u:word@one:1"}, {"url": "http://two"})
+    )
+    (process,) = workers([several], {}, {}, "redis://x", among=[several])
+    assert "http://two" in process.url
+    assert "one:1" in process.url
+    assert "word" not in process.url
 
 
 def test_threads_the_operator_chose_are_kept() -> None:

@@ -17,8 +17,9 @@ from k9_broker.backends import Backend
 from k9_broker.naming import node_name, queue_name, task_name
 from k9_broker.requests import Operation, Priority
 from k9_broker.settings import load_settings
+from k9_workers.environment import backend_from_environment
 from k9_workers.execute import execute
-from k9_workers.lifecycle import Lifecycle, backend_from_environment
+from k9_workers.lifecycle import Lifecycle
 from k9_workers.pool import AsyncTask
 
 

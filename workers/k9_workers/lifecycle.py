@@ -88,6 +88,7 @@ class Lifecycle:
             models=settings.models,
         )
         self._runtime.on_report = self._report
+        self._runtime.on_aside = self._aside
         await self._runtime.start()
 
     def _heard(self, limits: RateLimits) -> None:
@@ -128,6 +129,11 @@ class Lifecycle:
             await self.runtime.ledger.cancel(job_id)
         except K9Error as error:
             logger.warning("job %s was revoked, but could not be cancelled: %s", job_id, error.code)
+
+    def _aside(self, aside: bool) -> None:
+        """Take no more messages, or take them again. A limit of 0 Celery would read as none."""
+        if self._consumer is not None:
+            self._consumer.controller.max_concurrency = -1 if aside else None
 
     def _report(self, claim: Claim, progress: str) -> None:
         """A repeated `task-started` is how Flower shows progress without leaving the state STARTED."""

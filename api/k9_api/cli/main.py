@@ -9,14 +9,17 @@ import typer
 from typer.core import TyperGroup
 
 from k9_api.cli import (
+    backends,
     chat,
     demo,
     demo_routing,
+    doctor,
     embed,
     fake,
     jobs,
     model,
     queues,
+    reload,
     route,
     serve,
     up,
@@ -53,9 +56,12 @@ app = typer.Typer(
 app.command()(up.up)
 app.command()(serve.api)
 app.command()(worker.worker)
+app.command()(reload.reload)
+app.command()(doctor.doctor)
 app.command()(embed.embed)
 app.command()(chat.chat)
 app.command()(queues.queues)
+app.add_typer(backends.app, name="backends")
 app.add_typer(jobs.app, name="jobs")
 app.command()(route.route)
 app.command()(why.why)

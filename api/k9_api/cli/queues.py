@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from k9_api.cli.fleetview import state_of
 from k9_api.cli.where import Url, http_get
 
-COLUMNS = ("backend", "kind", "models", "workers", "in flight", "waiting", "batch", "wait", "oldest")
+COLUMNS = ("backend", "kind", "models", "workers", "in flight", "waiting", "batch", "wait", "oldest", "state")
 
 
 def queues(url: Url = None) -> None:
@@ -22,7 +23,7 @@ def queues(url: Url = None) -> None:
         return
     table = Table(box=None, header_style="bold", padding=(0, 1, 0, 0))
     for name in COLUMNS:
-        words = name in ("backend", "kind", "models")
+        words = name in ("backend", "kind", "models", "state")
         table.add_column(name, no_wrap=True, justify="left" if words else "right")
     for backend in backends:
         table.add_row(*_row(backend))
@@ -43,4 +44,5 @@ def _row(backend: dict[str, Any]) -> list[str]:
         str(waiting["batch"]),
         f"{wait['interactive']:.1f} s",
         f"{backend['oldest_age_seconds']:.1f} s",
+        state_of(backend),
     ]

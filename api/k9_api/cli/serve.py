@@ -14,7 +14,10 @@ def api(
     port: Annotated[int | None, typer.Option(help="Port to listen on.", min=0, max=65535)] = None,
     redis_url: Annotated[str | None, typer.Option(help="The Redis of the ledger and the queues.")] = None,
 ) -> None:
-    """Serve the HTTP API. Needs a Redis; `k9 up` starts one, workers and the API together."""
+    """Serve the HTTP API. Needs a Redis; `k9 up` starts one, workers and the API together.
+
+    On SIGHUP k9.toml is read again: routing, aliases, tenants.
+    """
     from k9_broker.settings import load_settings
 
     settings = load_settings()
@@ -25,4 +28,4 @@ def api(
         raise ConfigurationError("The API needs a Redis: give --redis-url or K9_REDIS_URL, or use `k9 up`.")
     from k9_api.serve import serve
 
-    serve(settings, redis)
+    serve(settings, redis, load_settings)

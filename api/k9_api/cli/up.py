@@ -43,31 +43,43 @@ def up(
     """Start everything on this machine: Redis, a worker per backend found, the API and Flower.
 
     Prints what runs where once all of it is ready; the file up.json in the state folder appears then and
-    says the same to scripts. Ctrl-C stops all in order, a second one at once. Exit codes: 0 stopped
-    as asked, 1 something did not start, 2 could not begin.
+    says the same to scripts. `k9 reload`, or SIGHUP, has k9.toml read again; where the terminal it was
+    started from is closed, SIGHUP ends it. Ctrl-C stops all in order, a second one at once. Exit codes:
+    0 stopped as asked, 1 something did not start, 2 could not begin.
     """
     console = Console(soft_wrap=True)
     overrides: dict[str, Any] = {"api": _given(host=host, port=port), "flower": _given(enabled=flower)}
     overrides |= _given(redis_url=redis, state_dir=state_dir)
     try:
+        from k9_api.up.reload import Configured
         from k9_api.up.run import run_everything
         from k9_api.up.state import alone
         from k9_broker.adapters.embedded_redis import locate
         from k9_broker.discovery import pick, resolve
-        from k9_broker.settings import load_settings
+        from k9_broker.settings import Settings, load_settings
     except ModuleNotFoundError as missing:
         fail("up", f"{missing.name} is not installed. Install all of it: pip install 'k9-broker[all]'")
     try:
-        settings = load_settings(**{name: value for name, value in overrides.items() if value != {}})
-        settings = settings.model_copy(update={"state_dir": settings.state_dir.absolute()})
+
+        def read() -> Settings:
+            said = load_settings(**{name: value for name, value in overrides.items() if value != {}})
+            return said.model_copy(update={"state_dir": said.state_dir.absolute()})
+
+        settings = read()
         with (
             alone(settings.state_dir),
             locate(settings.state_dir, settings.redis_url, appendfsync=appendfsync.value) as server,
         ):
-            found = asyncio.run(resolve(settings, os.environ))
-            if backend:
-                found = pick(found, backend)
-            asyncio.run(run_everything(settings, found, server, os.environ, console))
+
+            async def configured(settings: Settings) -> Configured:
+                every = await resolve(settings, os.environ)
+                return Configured(settings, pick(every, backend) if backend else every, every)
+
+            async def everything() -> None:
+                now = await configured(settings)
+                await run_everything(now, server, os.environ, console, lambda: configured(read()))
+
+            asyncio.run(everything())
     except ConfigurationError as error:
         fail("up", error.message)
     except K9Error as error:

@@ -16,6 +16,8 @@ from k9_broker.errors import ConfigurationError, K9Error, LedgerUnavailable, Una
 if TYPE_CHECKING:
     import httpx
 
+    from k9_broker.settings import Settings
+
 DEFAULT_URL = "http://127.0.0.1:8765"
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print what the API answers.")]
@@ -62,6 +64,19 @@ def _written_down() -> str | None:
     except (OSError, ValueError, AttributeError):
         return None
     return found if isinstance(found, str) else None
+
+
+def redis_url(settings: Settings) -> str:
+    """The Redis of the configuration, else the private one of `k9 up`. Raises `ConfigurationError`."""
+    from k9_broker.adapters.embedded_redis import running
+
+    if settings.redis_url:
+        return settings.redis_url
+    if private := running(settings.state_dir):
+        return private.url
+    raise ConfigurationError(
+        "No Redis: name the one the API uses (--redis URL or K9_REDIS_URL), or start `k9 up`."
+    )
 
 
 @contextmanager

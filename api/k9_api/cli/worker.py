@@ -12,6 +12,7 @@ import typer
 from rich.console import Console
 
 from k9_api.cli.up import fail
+from k9_api.cli.where import redis_url
 from k9_broker.errors import ConfigurationError, K9Error
 
 
@@ -30,28 +31,28 @@ def worker(
     """Serve backends of k9.toml, or ones found on this machine, until Ctrl-C.
 
     One name: this process becomes the worker. Several: each gets a process of its own, started again
-    when it ends. Give only cloud workers their key: each process sees the key its backend names.
+    when it ends. On SIGHUP k9.toml is read again. Give only cloud workers their key: each process sees
+    the key its backend names.
     """
     try:
         from k9_api.up.plan import own_settings, without_secrets, workers
+        from k9_api.up.reload import Configured
         from k9_api.up.run import run_workers
-        from k9_broker.adapters.embedded_redis import answers, redacted, running
+        from k9_broker.adapters.embedded_redis import answers, redacted
         from k9_broker.discovery import pick, resolve
-        from k9_broker.settings import load_settings
+        from k9_broker.settings import Settings, load_settings
     except ModuleNotFoundError as missing:
         fail("worker", f"{missing.name} is not installed: pip install 'k9-broker[api,workers]'")
     given = {"redis_url": redis, "state_dir": state_dir}
     if node and len(backend) > 1:
         fail("worker", "--node names one worker; start one `k9 worker` per backend to name each.")
     try:
-        settings = load_settings(**{name: value for name, value in given.items() if value is not None})
-        url = settings.redis_url
-        if url is None and (private := running(settings.state_dir)):
-            url = private.url
-        if url is None:
-            raise ConfigurationError(
-                "No Redis: name the one the API uses (--redis URL or K9_REDIS_URL), or start `k9 up`."
-            )
+
+        def read() -> Settings:
+            return load_settings(**{name: value for name, value in given.items() if value is not None})
+
+        settings = read()
+        url = redis_url(settings)
         if not answers(url, timeout=3.0):
             typer.echo(f"k9 worker: {redacted(url)} does not answer yet; trying on.", err=True)
         every = asyncio.run(resolve(settings, os.environ))
@@ -60,7 +61,14 @@ def worker(
         processes = workers(found.backends, clean, os.environ, url, among=every.backends)
         if len(processes) > 1:
             logs = settings.state_dir / "logs" / "worker"
-            asyncio.run(run_workers(processes, logs, url, Console(soft_wrap=True)))
+
+            async def reread() -> Configured:
+                again = read()
+                all_of_it = await resolve(again, os.environ)
+                return Configured(again, pick(all_of_it, backend), all_of_it)
+
+            now, console = Configured(settings, found, every), Console(soft_wrap=True)
+            asyncio.run(run_workers(processes, logs, url, console, now, os.environ, reread))
             return
         process = processes[0]
     except ConfigurationError as error:

@@ -63,6 +63,10 @@ class Child:
     def start(self) -> None:
         self._life = asyncio.create_task(self._keep(), name=self.process.name)
 
+    def hang_up(self) -> None:
+        """Ask it to read its configuration again."""
+        self._send(signal.SIGHUP)
+
     async def leave(self, cold: asyncio.Event) -> None:
         """Ask it to stop, wait as long as it may take or until `cold`, then make it stop."""
         self._leaving.set()

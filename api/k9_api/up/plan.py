@@ -14,7 +14,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from k9_broker.adapters.embedded_redis import How, RedisServer, redacted
-from k9_broker.backends import Backend
+from k9_broker.backends import ORDER_STEP, Backend
 from k9_broker.settings import Settings
 
 
@@ -56,6 +56,8 @@ class BackendServed:
 
     backend: str
     redis_url: str = field(repr=False)
+    node: str | None = None
+    """Which worker, where there may be two."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,10 +139,10 @@ def without_secrets(environ: Mapping[str, str], backends: Iterable[Backend]) -> 
     }
 
 
-def own_settings(settings: Settings, redis_url: str) -> dict[str, str]:
+def own_settings(settings: Settings, redis_url: str | None = None) -> dict[str, str]:
     """What this process decided and the children must not decide again."""
     return {
-        "K9_REDIS_URL": redis_url,
+        **({"K9_REDIS_URL": redis_url} if redis_url else {}),
         "K9_STATE_DIR": str(settings.state_dir.absolute()),
         "K9_EMBED_MODEL": str(settings.model_folder.absolute()),
         "PYTHONUNBUFFERED": "1",
@@ -160,22 +162,36 @@ def workers(
     `among` are all backends in order of preference: a backend's place there is its place in routing.
     """
     return [
-        Process(
-            name=f"worker-{backend.name}",
-            role=Role.WORKER,
-            argv=(sys.executable, "-m", "k9_workers", "--backend", backend.name),
-            env=_worker_env(backend, among.index(backend), clean, environ),
-            ready=BackendServed(backend.name, redis_url),
-            url=redacted(backend.url) or "in process",
-            leaves_within=30.0,  # it lets running jobs end for 20 s and hands the rest back
-        )
-        for backend in backends
+        worker(backend, among.index(backend) * ORDER_STEP, clean, environ, redis_url) for backend in backends
     ]
 
 
-def _worker_env(
+def worker(
+    backend: Backend,
+    order: int,
+    clean: Mapping[str, str],
+    environ: Mapping[str, str],
+    redis_url: str,
+    *,
+    node: str | None = None,
+) -> Process:
+    """The worker process of a backend; `node` is its Celery name where it must differ from the usual."""
+    own = ("--node", node) if node else ()
+    return Process(
+        name=f"worker-{backend.name}",
+        role=Role.WORKER,
+        argv=(sys.executable, "-m", "k9_workers", "--backend", backend.name, *own),
+        env=worker_env(backend, order, clean, environ),
+        ready=BackendServed(backend.name, redis_url, node),
+        url=", ".join(redacted(one.url) for one in backend.servers) or "in process",
+        leaves_within=30.0,  # it lets running jobs end for 20 s and hands the rest back
+    )
+
+
+def worker_env(
     backend: Backend, order: int, clean: Mapping[str, str], environ: Mapping[str, str]
 ) -> dict[str, str]:
+    """The environment of a process for one backend: of all keys it has that backend's alone."""
     env = {
         # Many workers share the cores; BLAS threads that wait by spinning make all of them slow.
         **dict.fromkeys(_THREADS, "1"),

@@ -51,12 +51,25 @@ class Probe:
                 return await self._ping()
             case FlowerSees(url, password):
                 return await self._seen(url, password)
+            case BackendServed(backend, node=str(node)):
+                return await self._announced(backend, node)
             case BackendServed(backend):
                 views = (await self.fleet()).backends
                 live = [view for view in views if view.name == backend and view.workers]
                 if not live:
                     return Readiness.NOT
                 return Readiness.READY if live[0].models else Readiness.EMPTY
+
+    async def _announced(self, backend: str, node: str) -> Readiness:
+        """Whether this worker serves, whoever else serves the backend."""
+        try:
+            announced = await self._fleet.announcements()
+        except (LedgerUnavailable, RedisError):
+            return Readiness.NOT
+        said = [one for one in announced if (one.backend, one.node) == (backend, node)]
+        if not said:
+            return Readiness.NOT
+        return Readiness.READY if said[0].models else Readiness.EMPTY
 
     async def _seen(self, flower: str, password: str) -> Readiness:
         """Asking Flower with `refresh` makes it ask its workers again, which takes it a second."""

@@ -5,28 +5,28 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
 
 from k9_api.up import state, table
-from k9_api.up.plan import Addresses, Process, base_url, plan
+from k9_api.up.plan import Addresses, Process, Role, base_url, plan
 from k9_api.up.ready import Probe
+from k9_api.up.reload import Configured, Reloaded, Reloader, Reread
 from k9_api.up.supervisor import Stopped, Supervisor
 from k9_broker.adapters.embedded_redis import How, RedisServer, neighbour
-from k9_broker.discovery import Found
 from k9_broker.errors import ConfigurationError
-from k9_broker.settings import Settings
+from k9_broker.settings import Settings, config_file
 
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 async def run_everything(
-    settings: Settings, found: Found, redis: RedisServer, environ: Mapping[str, str], console: Console
+    now: Configured, redis: RedisServer, environ: Mapping[str, str], console: Console, reread: Reread
 ) -> None:
-    """Run until asked to stop. Raises `ConfigurationError` and `DidNotStart`."""
+    """Run until asked to stop; reload when asked to. Raises `ConfigurationError` and `DidNotStart`."""
+    settings, found = now.settings, now.found
     notes = [*found.notes, *_about(settings, redis)]
     addresses, moved = choose_ports(settings)
     notes += moved
@@ -34,7 +34,7 @@ async def run_everything(
     processes = plan(settings, found.backends, redis, addresses, environ, password)
     async with Probe(redis.url) as probe:
         supervisor = Supervisor(
-            processes, settings.state_dir / "logs", probe, lambda line: _say(console, line)
+            processes, settings.state_dir / "logs", probe, lambda line: _say(console, line), reloads=True
         )
         try:
             async with supervisor.running() as late:
@@ -44,6 +44,7 @@ async def run_everything(
                     redis=redis.url,
                     backends=tuple(backend.name for backend in found.backends),
                     not_ready=tuple(child.process.name for child in late),
+                    config=str(file.absolute()) if (file := config_file()) else None,
                 )
                 if settings.flower.enabled:
                     up = state.with_flower(
@@ -52,7 +53,8 @@ async def run_everything(
                 lines = table.rows(supervisor.children, late, redis, fleet)
                 steps = table.next_steps(up, fleet, settings.state_dir)
                 table.show(console, lines, notes, steps)
-                await _keep_written(settings.state_dir, up, supervisor)
+                reloader = Reloader(supervisor, now, reread, environ, redis.url)
+                await _keep_going(supervisor, reloader, probe, console, up, settings.state_dir)
                 state.remove(settings.state_dir)
                 _say(console, "Stopping; Ctrl-C again stops at once.")
         except Stopped:
@@ -60,31 +62,83 @@ async def run_everything(
     _say(console, "Everything has stopped.")
 
 
-async def _keep_written(state_dir: Path, up: state.Up, supervisor: Supervisor) -> None:
-    """Until asked to stop, the file says the truth about who runs as which process."""
-    while True:
-        state.write(state_dir, replace(up, pids=_pids(supervisor)))
-        written = _pids(supervisor)
-        while _pids(supervisor) == written:
-            with suppress(TimeoutError):
-                await asyncio.wait_for(supervisor.stop.wait(), 0.5)
-                return
+async def _keep_going(
+    supervisor: Supervisor,
+    reloader: Reloader,
+    probe: Probe,
+    console: Console,
+    up: state.Up | None = None,
+    state_dir: Path | None = None,
+) -> None:
+    """Reload whenever asked to, until asked to stop.
+
+    With `up`, the file in `state_dir` says the truth about who runs as which process all the while.
+    """
+    written: state.Up | None = None
+    stopped = asyncio.create_task(supervisor.stop.wait())
+    try:
+        while not stopped.done():
+            if supervisor.reload.is_set():
+                supervisor.reload.clear()
+                reloading = asyncio.create_task(_reload(supervisor, reloader, probe, console))
+                await asyncio.wait([reloading, stopped], return_when=asyncio.FIRST_COMPLETED)
+                if not reloading.done():
+                    reloading.cancel()
+                    await asyncio.wait([reloading])
+                    return
+                done = reloading.result()
+                up = up and replace(
+                    up,
+                    backends=done.backends,
+                    reloads=done.number,
+                    told=done.told,
+                    refused=done.refused,
+                )
+            if up and state_dir and written != (said := replace(up, pids=_pids(supervisor))):
+                state.write(state_dir, said)
+                written = said
+            asked = asyncio.create_task(supervisor.reload.wait())
+            await asyncio.wait([asked, stopped], timeout=0.5, return_when=asyncio.FIRST_COMPLETED)
+            asked.cancel()
+    finally:
+        stopped.cancel()
+
+
+async def _reload(supervisor: Supervisor, reloader: Reloader, probe: Probe, console: Console) -> Reloaded:
+    done = await reloader.reload()
+    if done.refused:
+        _say(console, f"The configuration was not read again; the old one stays in force. {done.refused}")
+    for line in done.told:
+        _say(console, f"Reloaded; {line}")
+    for child in supervisor.children:
+        if child.process.role is Role.FLOWER:  # it asks the workers that it has not met yet
+            await probe.ask(child.process.ready)
+    return done
 
 
 def _pids(supervisor: Supervisor) -> dict[str, int | None]:
     return {child.process.name: child.pid for child in supervisor.children}
 
 
-async def run_workers(processes: Sequence[Process], logs: Path, redis_url: str, console: Console) -> None:
+async def run_workers(
+    processes: Sequence[Process],
+    logs: Path,
+    redis_url: str,
+    console: Console,
+    now: Configured,
+    environ: Mapping[str, str],
+    reread: Reread,
+) -> None:
     """Only these workers, for a Redis that runs elsewhere."""
     async with Probe(redis_url) as probe:
-        supervisor = Supervisor(processes, logs, probe, lambda line: _say(console, line))
+        supervisor = Supervisor(processes, logs, probe, lambda line: _say(console, line), reloads=True)
         try:
             async with supervisor.running() as late:
                 for child in supervisor.children:
                     said = f"not ready yet, see {child.log}" if child in late else "ready"
                     _say(console, f"{child.process.name}: {said}")
-                await supervisor.stop.wait()
+                reloader = Reloader(supervisor, now, reread, environ, redis_url)
+                await _keep_going(supervisor, reloader, probe, console)
         except Stopped:
             pass
 

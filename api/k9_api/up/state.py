@@ -10,12 +10,15 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from k9_api.up.plan import FLOWER_USER
 from k9_broker.adapters.redis_folder import write_private
 from k9_broker.errors import ConfigurationError
 
 FILE = "up.json"
+LOCK = "up.lock"
+"""Held for as long as `k9 up` runs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +34,14 @@ class Up:
     not_ready: tuple[str, ...] = ()
     pid: int = field(default_factory=os.getpid)
     pids: Mapping[str, int | None] = field(default_factory=dict)
+    config: str | None = None
+    """The file it reads."""
+    reloads: int = 0
+    """How often it was asked to read it again."""
+    told: tuple[str, ...] = ()
+    """What the last time changed."""
+    refused: str = ""
+    """Why the last time changed nothing."""
 
 
 def with_flower(up: Up, url: str, password: str) -> Up:
@@ -41,6 +52,29 @@ def write(state_dir: Path, up: Up) -> None:
     write_private(state_dir / FILE, json.dumps(asdict(up), indent=2) + "\n")
 
 
+def read(state_dir: Path) -> dict[str, Any]:
+    """What a running `k9 up` wrote. Raises `ConfigurationError` when none runs."""
+    try:
+        said: dict[str, Any] = json.loads((state_dir / FILE).read_text("utf-8"))
+        if _is_held(state_dir / LOCK):  # else its writer was killed, and the pid may be somebody else's now
+            return said
+    except (OSError, ValueError):
+        pass
+    raise ConfigurationError(
+        f"No `k9 up` runs on {state_dir}. Processes started by hand read their configuration again"
+        " when they are sent SIGHUP."
+    )
+
+
+def _is_held(path: Path) -> bool:
+    with path.open("rb") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
+
+
 def remove(state_dir: Path) -> None:
     (state_dir / FILE).unlink(missing_ok=True)
 
@@ -49,7 +83,7 @@ def remove(state_dir: Path) -> None:
 def alone(state_dir: Path) -> Iterator[None]:
     """Only one `k9 up` per state folder. Raises `ConfigurationError` when there is one."""
     state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with open(os.open(state_dir / "up.lock", os.O_RDWR | os.O_CREAT, 0o600), "rb") as lock:
+    with open(os.open(state_dir / LOCK, os.O_RDWR | os.O_CREAT, 0o600), "rb") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -6,11 +6,13 @@ import asyncio
 import signal
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 from k9_api.up.child import Backoff, Child
 from k9_api.up.plan import STARTS, STOPS, Process
 from k9_api.up.ready import Probe, Readiness
+from k9_broker.adapters.terminal import Terminal
 from k9_broker.errors import K9Error
 
 NEEDED_SECONDS = 60.0
@@ -41,15 +43,23 @@ class Supervisor:
         probe: Probe,
         say: Callable[[str], None],
         backoff: Backoff | None = None,
+        *,
+        reloads: bool = False,
     ) -> None:
+        """`reloads`: somebody waits for `reload`; otherwise SIGHUP is one more way to ask to stop."""
         self.children = [Child(process, logs, say, backoff) for process in processes]
         self.stop = asyncio.Event()
         """Set: leave in order."""
+        self.reload = asyncio.Event()
+        """Set: the configuration is to be read again."""
         self.cold = asyncio.Event()
         """Set: leave at once."""
         self.failed: Child | None = None
         """The needed one that did not start."""
         self._probe = probe
+        self._new_child = partial(Child, logs=logs, say=say, backoff=backoff)
+        self._reloads = reloads
+        self._terminal = Terminal()
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[Sequence[Child]]:
@@ -74,12 +84,32 @@ class Supervisor:
         """Once: in order. Again: at once."""
         (self.cold if self.stop.is_set() else self.stop).set()
 
+    async def join(self, process: Process) -> tuple[Child, bool]:
+        """Start one process more; gives it once it is ready, or was waited for in vain."""
+        child = self._new_child(process)
+        self.children.append(child)
+        child.start()
+        return child, await self._until_ready(child)
+
+    async def part(self, child: Child) -> None:
+        """Stop one process, the others going on."""
+        await child.leave(self.cold)
+        self.children.remove(child)
+
+    def _hung_up(self) -> None:
+        if self._reloads and not self._terminal.is_gone:
+            self.reload.set()
+        else:
+            self.ask_to_stop()
+
     def _listen(self) -> list[signal.Signals]:
+        loop = asyncio.get_running_loop()
         numbers = [signal.SIGINT, signal.SIGTERM]
-        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup
-            numbers.append(signal.SIGHUP)
         for number in numbers:
-            asyncio.get_running_loop().add_signal_handler(number, self.ask_to_stop)
+            loop.add_signal_handler(number, self.ask_to_stop)
+        if self._reloads or signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup
+            numbers.append(signal.SIGHUP)
+            loop.add_signal_handler(signal.SIGHUP, self._hung_up)
         return numbers
 
     async def _start(self) -> list[Child]:
