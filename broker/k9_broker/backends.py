@@ -79,7 +79,7 @@ class Backend(BaseModel):
     max_waiting_batch: int = Field(default=1024, ge=0)
     """The same for its batch queue."""
     max_inputs: int | None = Field(default=None, ge=1)
-    """Embedding inputs it takes in one call; longer lists are split. `None`: what its dialect is known to take."""
+    """Embedding inputs it takes in one call; longer lists are split. `None`: what its dialect takes."""
     api_key_env: str | None = None
     """Name of the environment variable with its key. The key itself is never configuration."""
     connect_timeout: float = Field(default=5.0, gt=0)

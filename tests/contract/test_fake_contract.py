@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import jsonschema
 import pytest
 
+from contract_schemas import checker
 from k9_broker.testing import FakeServer
 
 pytestmark = pytest.mark.contracts
@@ -32,29 +32,7 @@ def fake() -> Iterator[FakeServer]:
 
 @pytest.fixture(scope="module")
 def check(contracts: Path) -> Any:
-    documents: dict[str, Any] = {}
-
-    def _check(document: str, schema: str, value: Any) -> None:
-        if document not in documents:
-            documents[document] = with_nulls(json.loads((contracts / document).read_text()))
-        root = {**documents[document], "$ref": f"#/components/schemas/{schema}"}
-        jsonschema.Draft202012Validator(root).validate(value)
-
-    return _check
-
-
-def with_nulls(schema: Any) -> Any:
-    """`nullable` of OpenAPI 3.0, which JSON Schema does not know, as a type."""
-    if isinstance(schema, list):
-        return [with_nulls(each) for each in schema]
-    if not isinstance(schema, dict):
-        return schema
-    schema = {key: with_nulls(value) for key, value in schema.items()}
-    if schema.get("nullable") is True and isinstance(schema.get("type"), str):
-        schema["type"] = [schema["type"], "null"]
-        if "enum" in schema:
-            schema["enum"] = [*schema["enum"], None]
-    return schema
+    return checker(contracts)
 
 
 def ask(fake: FakeServer, path: str, body: Any = None) -> bytes:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+import contract_examples
 from contract_examples import NO_ANSWERS, STREAM_ERRORS, WAITS, errors_of
 from k9_broker import errors
 from k9_broker.dialects.base import Dialect
@@ -44,50 +45,30 @@ EMPTY = {name for name in NO_ANSWERS if name.partition("-")[0] in BACKENDS}
 FINISH = {"stop", "length", "tool_calls", "content_filter", "function_call"}
 
 
-class Example:
-    """One exchange of the contract."""
+class Example(contract_examples.Example):
+    """One exchange of the contract, and the request it really had."""
 
     def __init__(self, path: Path) -> None:
-        data = json.loads(path.read_text("utf-8"))
-        self.name: str = data["name"]
-        self.sent: dict[str, Any] = data["request"]
-        self.reply: dict[str, Any] = data.get("response") or {}
-        self.status: int = self.reply.get("status", 0)
-        self.headers: dict[str, str] = self.reply.get("headers") or {}
-        self.folder = path.parent
-        where = self.sent.get("path", "").partition("?")[0]
-        if "/deployments/" in where:
-            where = "/v1/" + where.partition("/deployments/")[2].partition("/")[2]
-        name, self.operation = OPERATIONS.get(where, ("openai-compatible", None))
-        self.dialect_name = OWN.get(self.name.partition("-")[0], name)
+        super().__init__(path)
+        name, self.operation = OPERATIONS.get(self.path, ("openai-compatible", None))
+        self.dialect_name = OWN.get(self.family, name)
 
     @property
     def dialect(self) -> Dialect:
         return dialect_named(self.dialect_name)
 
     @property
-    def streamed(self) -> bool:
-        return "stream_file" in self.reply
-
-    @property
-    def body(self) -> bytes:
-        if self.streamed:
-            return (self.folder / self.reply["stream_file"]).read_bytes()
-        if "json" in self.reply:
-            return json.dumps(self.reply["json"]).encode()
-        return str(self.reply.get("text", "")).encode()
-
-    @property
     def request(self) -> InferenceRequest:
         assert self.operation is not None
-        sent = {**(self.sent.get("json") or {}), "stream": self.streamed}
-        return InferenceRequest(self.operation, sent.get("model", "m"), sent)
+        return InferenceRequest(
+            self.operation, self.sent.get("model", "m"), {**self.sent, "stream": self.streamed}
+        )
 
 
 @pytest.fixture(scope="session")
 def examples(contracts: Path) -> dict[str, Example]:
     found = (Example(path) for path in sorted((contracts / "examples").glob("*.json")))
-    return {example.name: example for example in found if example.name.partition("-")[0] in BACKENDS}
+    return {example.name: example for example in found if example.family in BACKENDS}
 
 
 def replay(example: Example, size: int = 97) -> Iterator[dict[str, Any]]:

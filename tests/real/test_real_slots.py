@@ -70,9 +70,6 @@ def test_a_caller_who_leaves_before_the_answer_frees_the_slot(served: Served, id
     idle.idle(NOTICED)
 
 
-@pytest.mark.xfail(
-    strict=True, reason="llama.cpp looks for the callers of whole answers in quiet seconds only"
-)
 def test_a_caller_who_leaves_a_busy_server_frees_the_slot(
     served: Served, http: httpx.Client, idle: LlamaServer
 ) -> None:

@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 
 from k9_broker.dialects.tgi import Tgi
+from k9_broker.dialects.tgi_messages import messages
+from k9_broker.errors import UnsupportedParameter
 from k9_broker.requests import InferenceRequest, Operation
 
 DIALECT = Tgi()
@@ -93,3 +95,12 @@ def test_a_conversation() -> None:
         {"role": "tool", "tool_call_id": "lost", "content": [{"type": "text", "text": "43"}]},
         {"role": "assistant", "content": ""},
     ]
+
+
+def test_a_server_fetches_images_only_where_its_operator_allows_it() -> None:
+    part = {"type": "image_url", "image_url": {"url": "https://example.org/cat.png"}}
+    given = [{"role": "user", "content": [part]}]
+    with pytest.raises(UnsupportedParameter) as refused:
+        messages(given)
+    assert refused.value.param == "messages[0].content[0].image_url"
+    assert messages(given, fetches=True)[0]["content"] == [part]

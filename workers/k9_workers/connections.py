@@ -7,9 +7,11 @@ an answer is sent once more on a fresh one.
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import cache
 
 import aiohttp
 import httpx
@@ -47,7 +49,7 @@ class Connections:
         self._url = instance.url.rstrip("/")
         self._most = instance.slots + SPARE_CONNECTIONS
         self._headers = {"accept-encoding": "identity", **headers}
-        self._ssl = httpx.create_ssl_context(trust_env=False)
+        self._ssl = _tls()
         self._client = self._new_client(reuse=True)
         self._fresh: httpx.AsyncClient | None = None
 
@@ -131,6 +133,12 @@ class Connections:
             trust_env=False,
             follow_redirects=False,
         )
+
+
+@cache
+def _tls() -> ssl.SSLContext:
+    """One for all instances: to read the certificates takes some 20 ms."""
+    return httpx.create_ssl_context(trust_env=False)
 
 
 def _died_unanswered(error: Exception) -> bool:

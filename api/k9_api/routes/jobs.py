@@ -16,12 +16,12 @@ from k9_api import jobview
 from k9_api.context import Context, context
 from k9_api.dialects.openai import ingress
 from k9_api.dialects.openai.egress import EncodingFormat
-from k9_api.dialects.openai.folding import fold
 from k9_api.dialects.openai.shapes import JobBody
 from k9_api.reading import read_body
 from k9_api.routes.describe import json_body
 from k9_api.waiting import end_within, owned, relayed, seconds_to_wait
 from k9_api.walk import job_headers
+from k9_broker.dialects.folding import fold
 from k9_broker.errors import (
     BadRequest,
     IdempotencyConflict,

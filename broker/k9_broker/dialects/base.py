@@ -59,7 +59,7 @@ class Dialect(Protocol):
     """
 
     counts_most: bool = False
-    """Its rate limit counts, on arrival, the most tokens an answer may have, and not what it has in the end."""
+    """Its rate limit counts, on arrival, the most tokens an answer may have, not what it has in the end."""
     max_inputs: int = 256
     """Embedding inputs its servers take in one call, unless the operator knows better."""
 

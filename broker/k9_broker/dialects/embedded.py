@@ -57,8 +57,7 @@ class EmbeddedCaller:
         """None: it has no server to be ill."""
         return ()
 
-    @property
-    def spare(self) -> bool:
+    def spare(self, model: str) -> bool:
         """Never: there is only this process."""
         return False
 

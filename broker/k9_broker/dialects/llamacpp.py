@@ -10,13 +10,16 @@ from pydantic_core import from_json
 
 from k9_broker.dialects import wire_errors
 from k9_broker.dialects.base import Options, WireRequest
+from k9_broker.dialects.folding import fold
 from k9_broker.dialects.openai import OpenAICompatible
 from k9_broker.dialects.openai_request import GUIDED, Server
+from k9_broker.dialects.openai_stream import OpenAIStream
 from k9_broker.dialects.parameters import unsupported
 from k9_broker.errors import BadRequest, K9Error
 from k9_broker.health import Load
 from k9_broker.models import ModelCard
-from k9_broker.requests import Operation
+from k9_broker.requests import InferenceRequest, Operation
+from k9_broker.results import Result, Usage
 
 _CANNOT = ("input is not supported", "requires --jinja", "unsupported param", "cannot use both")
 """Words of refusals that llama.cpp sends with status 500, though no repetition would help."""
@@ -63,6 +66,22 @@ class LlamaCpp(OpenAICompatible):
         fetches=False,
     )
 
+    def build(self, request: InferenceRequest, options: Options) -> WireRequest:
+        """Whole answers are streamed too: while it is busy, llama.cpp does not see that a caller has left
+        before it has something to write to him."""
+        return super().build(_streamed(request), options)
+
+    def parse(self, request: InferenceRequest, body: bytes) -> Result:
+        if request.operation is Operation.EMBEDDINGS or body.lstrip().startswith(b"{"):
+            return super().parse(request, body)
+        parser = OpenAIStream(request)
+        *chunks, last = [*parser.feed(body), *parser.close()]
+        folded = fold(request.operation, chunks)
+        usage = Usage.from_openai(last["usage"])
+        kind = "chat.completion" if request.operation is Operation.CHAT else "text_completion"
+        whole = {**folded, "object": kind, "usage": usage.openai()}
+        return Result(str(folded.get("model") or request.model), usage, body=whole)
+
     def adapt(self, operation: Operation, body: dict[str, Any]) -> None:
         if operation is Operation.COMPLETIONS and "response_format" in body:
             raise unsupported(self.server.name, "response_format", "response_format outside of a chat")
@@ -103,6 +122,12 @@ class LlamaCpp(OpenAICompatible):
         if not busy or None in busy:
             return Load()
         return Load(running=sum(one is True for one in busy), slots=len(busy))
+
+
+def _streamed(request: InferenceRequest) -> InferenceRequest:
+    if request.stream or request.operation is Operation.EMBEDDINGS:
+        return request
+    return replace(request, body={**request.body, "stream": True})
 
 
 def _name_tool(body: dict[str, Any]) -> None:

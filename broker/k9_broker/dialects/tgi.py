@@ -40,6 +40,7 @@ class Tgi(Dialect):
 
     - `adapters`: the names of LoRA adapters. A request for one of them is answered with it; every other
       name stands for the model the server serves, since TGI itself tells no name from another;
+    - `image_urls`: `true` lets it fetch images by URL, from inside the operator's network;
     - `normalize`, `truncate`, `truncation_direction`, `prompt_name`: TEI's own words;
     - anything else is a default for text requests, such as `repetition_penalty`, where the operation
       knows it: the caller's own value wins.

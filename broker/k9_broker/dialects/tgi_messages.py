@@ -16,18 +16,24 @@ from k9_broker.errors import BadRequest
 _ROLES = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant", "tool": "tool"}
 
 
-def messages(given: Any) -> list[dict[str, Any]]:
-    """The `messages` of a chat request. Raises `BadRequest`, naming the message."""
+def messages(given: Any, *, fetches: bool = False) -> list[dict[str, Any]]:
+    """The `messages` of a chat request. Raises `BadRequest`, naming the message.
+
+    `fetches`: TGI may fetch images by URL, from inside the operator's network.
+    """
+    schemes = ("data:image/", "http://", "https://") if fetches else ("data:image/",)
     if not isinstance(given, list) or not given:
         raise BadRequest("messages must be a list with at least one message.", param="messages")
     names: dict[str, str] = {}
     made: list[dict[str, Any]] = []
     for index, message in enumerate(given):
-        made.extend(_message(message, f"messages[{index}]", names))
+        made.extend(_message(message, f"messages[{index}]", names, schemes))
     return made
 
 
-def _message(message: Any, where: str, names: dict[str, str]) -> list[dict[str, Any]]:
+def _message(
+    message: Any, where: str, names: dict[str, str], schemes: tuple[str, ...]
+) -> list[dict[str, Any]]:
     """One message, or two: TGI drops the calls of one that has text and calls.
 
     `names` collects tool names by call id: TGI's templates see a result's `name`, not its call's id.
@@ -37,7 +43,7 @@ def _message(message: Any, where: str, names: dict[str, str]) -> list[dict[str, 
     role = _ROLES.get(str(message.get("role")))
     if role is None:
         raise unsupported("TGI", f"{where}.role", "this role of a message")
-    content = _content(message.get("content"), f"{where}.content")
+    content = _content(message.get("content"), f"{where}.content", schemes)
     head: dict[str, Any] = {"role": role}
     if isinstance(message.get("name"), str):
         head["name"] = message["name"]
@@ -64,22 +70,23 @@ def _call(call: Any, where: str, names: dict[str, str]) -> dict[str, Any]:
     return {"id": call_id, "type": "function", "function": {"name": name, "arguments": arguments}}
 
 
-def _content(content: Any, where: str) -> str | list[dict[str, Any]]:
+def _content(content: Any, where: str, schemes: tuple[str, ...]) -> str | list[dict[str, Any]]:
     if content is None or isinstance(content, str):
         return content or ""
     parts = content if isinstance(content, list) else [content]
-    return [_part(part, f"{where}[{index}]") for index, part in enumerate(parts)]
+    return [_part(part, f"{where}[{index}]", schemes) for index, part in enumerate(parts)]
 
 
-def _part(part: Any, where: str) -> dict[str, Any]:
+def _part(part: Any, where: str, schemes: tuple[str, ...]) -> dict[str, Any]:
     kind = part.get("type") if isinstance(part, Mapping) else None
     if kind in ("text", "refusal"):
         return {"type": "text", "text": str(part.get(kind) or "")}
     if kind == "image_url":
         image = part.get("image_url")
         url = image.get("url") if isinstance(image, Mapping) else image
-        if not (isinstance(url, str) and url.startswith(("http://", "https://", "data:image/"))):
-            raise unsupported("TGI", f"{where}.image_url", "images other than http and data URLs")
+        if not (isinstance(url, str) and url.startswith(schemes)):
+            what = "images other than data URLs, unless its operator allows them (option `image_urls`);"
+            raise unsupported("TGI", f"{where}.image_url", what)
         return {"type": "image_url", "image_url": {"url": url}}
     raise unsupported("TGI", f"{where}.type", "this type of content")
 

@@ -58,7 +58,7 @@ def chat_body(request: InferenceRequest, options: Options) -> dict[str, Any]:
     asked = _asked(request, options, _CHAT)
     body: dict[str, Any] = {
         "model": _adapter(request.model, options) or SERVED,
-        "messages": messages(asked.get("messages")),
+        "messages": messages(asked.get("messages"), fetches=options.get("image_urls") is True),
         "stream": request.stream,
         **_as_is(asked, _CHAT_AS_IS),
     }

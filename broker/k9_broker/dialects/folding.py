@@ -8,8 +8,8 @@ from typing import Any
 from k9_broker.requests import Operation
 from k9_broker.results import Chunk
 
-_JOINED = ("content", "refusal", "reasoning", "reasoning_content")
-"""The texts of a message that come in pieces; backends name a reasoning text in two ways."""
+_JOINED = ("content", "refusal", "reasoning")
+"""The texts of a message that come in pieces."""
 
 
 def fold(operation: Operation, chunks: Iterable[Chunk]) -> dict[str, Any]:
@@ -28,8 +28,11 @@ def fold(operation: Operation, chunks: Iterable[Chunk]) -> dict[str, Any]:
             else:
                 choice["text"] = choice.get("text", "") + (piece.get("text") or "")
     for choice in choices.values():
-        if calls := choice.get("message", {}).get("tool_calls"):
-            choice["message"]["tool_calls"] = [calls[index] for index in sorted(calls)]
+        message = choice.get("message", {})
+        if calls := message.get("tool_calls"):
+            message["tool_calls"] = [calls[index] for index in sorted(calls)]
+        if operation is Operation.CHAT:
+            message.setdefault("content", None if calls else "")
     return body | {"choices": [choices[index] for index in sorted(choices)]}
 
 
