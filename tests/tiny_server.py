@@ -64,6 +64,7 @@ class Server:
     async def connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
         connection, number, early = self.connections, 0, b""
+        tasks: tuple[asyncio.Future[Any], ...] = ()
         try:
             while True:
                 head = (early + await reader.readuntil(b"\r\n\r\n")).decode()
@@ -75,11 +76,11 @@ class Server:
                 self.seen.append(exchange)
                 answering = asyncio.ensure_future(self.script(exchange))
                 watching = asyncio.ensure_future(reader.read(1))
-                await asyncio.wait({answering, watching}, return_when=asyncio.FIRST_COMPLETED)
+                tasks = (answering, watching)
+                await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
                 early = watching.result() if watching.done() else b""  # the next request may have begun
                 if not (early or answering.done()):
                     self.gone.set()
-                    answering.cancel()
                     return
                 watching.cancel()
                 await asyncio.gather(watching, return_exceptions=True)
@@ -87,6 +88,9 @@ class Server:
         except (asyncio.IncompleteReadError, ConnectionError):
             self.gone.set()
         finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
             writer.close()
 
 
