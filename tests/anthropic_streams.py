@@ -1,6 +1,6 @@
 """A program of a user of the `anthropic` SDK who streams: a text, and tools one of which has no arguments.
 
-Run as `python anthropic_streams.py URL MODEL KEY`; it imports nothing of K-9's.
+Run as `python anthropic_streams.py URL KEY MODEL …`; it imports nothing of K-9's.
 """
 
 from __future__ import annotations
@@ -31,12 +31,14 @@ ASKS: dict[str, dict[str, Any]] = {
 }
 
 
-def main(url: str, model: str, key: str) -> None:
+def main(url: str, key: str, *models: str) -> None:
     client = anthropic.Anthropic(base_url=url, api_key=key, max_retries=0, timeout=20)
     said: dict[str, Any] = {"version": anthropic.__version__}
-    for name, more in ASKS.items():
-        with client.messages.stream(model=model, max_tokens=2000, **more) as events:
-            said[name] = events.get_final_message().to_dict()
+    for model in models:
+        said[model] = {}
+        for name, more in ASKS.items():
+            with client.messages.stream(model=model, max_tokens=2000, **more) as events:
+                said[model][name] = events.get_final_message().to_dict()
     json.dump(said, sys.stdout, default=str)
 
 
