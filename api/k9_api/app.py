@@ -16,6 +16,7 @@ from k9_api.context import Broker, Context
 from k9_api.middleware import Edge
 from k9_api.rereading import Reread, rereading, warn
 from k9_api.routes import (
+    azure,
     chat,
     completions,
     embeddings,
@@ -71,7 +72,7 @@ def create_app(
         exception_handlers={HTTPException: _to_the_edge, RequestValidationError: _to_the_edge},
     )
     app.add_middleware(Edge)
-    inference, told = (chat, completions, embeddings, messages), (models, usage, queues, health)
+    inference, told = (chat, completions, embeddings, messages, azure), (models, usage, queues, health)
     for routes in (*inference, route, events, jobs, *told):
         app.include_router(routes.router)
     return app

@@ -28,13 +28,15 @@ from serving import Served
 pytestmark = pytest.mark.contracts
 
 KEYS = ("sk-test", "sk-ant-test", "azkey", "k")
-MODELS = frozenset({"m", "dummy", "claude-x", "org/model:tag"})
+MODELS = frozenset({"m", "dep1", "dummy", "claude-x", "org/model:tag"})
 SERVED = {
     "openai-chat": Operation.CHAT,
     "openai-chat-stream": Operation.CHAT,
     "openai-embeddings": Operation.EMBEDDINGS,
     "langchain-chat": Operation.CHAT,
     "langchain-embeddings": Operation.EMBEDDINGS,
+    "azure-chat": Operation.CHAT,
+    "azure-v1-chat": Operation.CHAT,
     "mistral-chat": Operation.CHAT,
     "hf-chat": Operation.CHAT,
     "litellm-anthropic": Operation.CHAT,
@@ -45,8 +47,7 @@ SERVED = {
 """What K-9 answers, by the operation it is."""
 NOT_YET_OPENAI = {
     *("openai-files-upload", "openai-file-content", "openai-batch-create", "openai-responses"),
-    *("azure-chat", "azure-v1-chat", "hf-text-generation-stream"),
-    *("ollama-chat", "ollama-embed", "litellm-ollama"),
+    *("hf-text-generation-stream", "ollama-chat", "ollama-embed", "litellm-ollama"),
 }
 NOT_YET_ANTHROPIC = {f"anthropic{major}-batch-results" for major in range(3)}
 EVERY = sorted({*SERVED, *NOT_YET_OPENAI, *NOT_YET_ANTHROPIC})

@@ -11,7 +11,7 @@ from langchain_core.messages import HumanMessage, ToolMessage
 from langchain_openai import ChatOpenAI, OpenAIEmbeddings
 from mistralai.client import Mistral
 from mistralai.client.errors import MistralError
-from openai import OpenAI
+from openai import AzureOpenAI, NotFoundError, OpenAI
 from pydantic import BaseModel, SecretStr
 
 from stack import Stack
@@ -129,3 +129,17 @@ def test_langchain_embeds(k9: Stack) -> None:
     both = client.embed_documents(["a", "b"])
     assert len(both) == 2
     assert client.embed_query("a") == pytest.approx(both[0])
+
+
+def test_azures_client_needs_only_another_endpoint(k9: Stack) -> None:
+    asked: Any = {"model": k9.model, "messages": [{"role": "user", "content": "hello"}]}
+    with AzureOpenAI(azure_endpoint=k9.url, api_key="none", api_version="2024-10-21") as azure:
+        assert azure.chat.completions.create(**asked).choices[0].message.content
+        pieces = azure.chat.completions.create(**asked, stream=True)
+        assert "".join(choice.delta.content or "" for piece in pieces for choice in piece.choices)
+        assert azure.embeddings.create(model=k9.embed_model, input=["a", "b"]).data[1].index == 1
+        with pytest.raises(NotFoundError) as missing:
+            azure.chat.completions.create(model="org/unserved:tag", messages=asked["messages"])
+    assert missing.value.code == "model_not_found"
+    with OpenAI(base_url=f"{k9.url}/openai/v1/", api_key="none") as v1:
+        assert v1.chat.completions.create(**asked).choices[0].message.content
