@@ -5,9 +5,10 @@ circuit opens when failures weigh `OPENS_AT` or more (three within some seconds)
 `OPENS_AT_RATE` of everything; at once when the instance could not be reached `GONE_IN_A_ROW` times in a
 row, and at once when it says that it is busy: that means elsewhere, now.
 
-**Open.** For `FIRST_OPEN` seconds, twice as long each time it opens again, at most `LONGEST_OPEN`; from
-the beginning once it has stayed closed for `STEADY` seconds. A busy instance that says how long is left
-alone for as long as it says.
+**Open.** For `FIRST_OPEN` seconds, twice as long each time it opens again, at most `LONGEST_OPEN`, or
+`LONGEST_GONE` where it could not be reached; from the beginning once it has stayed closed for `STEADY`
+seconds, or at all when it is only busy. A busy instance that says how long is left alone for as long as
+it says.
 
 **Half-open.** One call at a time; `GOOD_ONES` good ones close it, one where it had only been busy, and
 any failure opens it again. What says no more than that the server answers, such as its list of models,
@@ -47,6 +48,9 @@ OPENS_AT, OPENS_AT_RATE = 2.5, 0.5
 GONE_IN_A_ROW = 2
 FIRST_OPEN, LONGEST_OPEN = 1.0, 30.0
 """Seconds."""
+LONGEST_GONE = 4.0
+"""Seconds: to find that a server still cannot be reached costs next to nothing, and one that was started
+again is waited for."""
 STEADY = 60.0
 GOOD_ONES = 2
 SHAKEN = 2.0
@@ -219,9 +223,11 @@ class Breaker:
         retry_after: float | None = None,
         inference: bool = True,
     ) -> Breaker:
-        steady = self.state is CircuitState.CLOSED and now - self.closed_at >= STEADY
-        seconds = FIRST_OPEN if steady else min(LONGEST_OPEN, max(FIRST_OPEN, 2 * self.open_seconds))
         busy = sign is Sign.BUSY
+        # One that is too busy now and then, and else does what it is asked for, is not ill.
+        anew = self.state is CircuitState.CLOSED and (busy or now - self.closed_at >= STEADY)
+        longest = LONGEST_GONE if sign is Sign.GONE else LONGEST_OPEN
+        seconds = FIRST_OPEN if anew else min(longest, max(FIRST_OPEN, 2 * self.open_seconds))
         if busy and retry_after is not None:
             wait = min(MAX_RETRY_AFTER, max(SHORTEST_BUSY, retry_after))
             seconds = self.open_seconds  # it said so itself: that is no reason to double

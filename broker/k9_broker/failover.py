@@ -17,17 +17,23 @@ RETURNED = "returned:recovered"
 
 
 def onward(
-    explained: Mapping[str, Any], job: Job, snapshot: Snapshot, *, reason: str, only: str | None = None
+    explained: Mapping[str, Any],
+    job: Job,
+    snapshot: Snapshot,
+    *,
+    reason: str,
+    only: str | None = None,
+    again: bool = False,
 ) -> list[Candidate]:
     """The places that may take the job now, best first; `reason` is why they get it.
 
     `explained` is the decision that queued it (`strategy.explanation`): its candidates, and those on
     standby, which had been left out only because they were down. Left out now are the job's present
     backend, those that have failed it, and those that are down or no longer what they were. `only`:
-    no backend but this one.
+    no backend but this one. `again`: its present backend too, for another worker of it.
     """
     views = {view.name: view for view in snapshot.backends}
-    gone = {job.backend, *job.tried}
+    gone = {*job.tried} if again else {job.backend, *job.tried}
     found = []
     for place in _ranked(explained):
         view = views.get(place["backend"])
@@ -58,11 +64,13 @@ def _ranked(explained: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
 
 def _candidate(job: Job, place: Mapping[str, Any], view: BackendView, reason: str) -> Candidate:
     usd = place["cost_usd"]
+    # A job that goes back to its own queue finds room there, as it does at every hand-back.
+    held = view.slots if view.name == job.backend else 0
     return Candidate(
         backend=view.name,
         kind=view.kind,
         queue=queue_name(view.kind, view.name, job.priority),
-        max_waiting=view.max_waiting[job.priority],
+        max_waiting=view.max_waiting[job.priority] + held,
         reason=reason,
         model=place["model"],
         score=place["score"],

@@ -86,11 +86,11 @@ class Job:
     calls: int = 0
     """Upstream calls it had caused when it last changed its backend."""
     home: str = ""
-    """The backend it was moved away from while it waited, because that was down."""
+    """The backend it was moved away from without having been called there, because that was down."""
 
     @property
     def queue_seconds(self) -> float | None:
-        """Seconds the job waited before it first ran; `None` while it still waits."""
+        """Seconds from its creation until it last began to run; `None` while it waits."""
         return None if self.started_at is None else max(0.0, self.started_at - self.created_at)
 
 

@@ -218,8 +218,7 @@ class Caller(Protocol):
         """How each instance is now; none for a model in process."""
         ...
 
-    @property
-    def spare(self) -> bool:
+    def spare(self, model: str) -> bool:
         """Whether a call that failed just now may succeed at another instance."""
         ...
 

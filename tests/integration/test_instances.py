@@ -75,7 +75,7 @@ async def test_the_second_call_after_a_failure_goes_elsewhere(
             fake.behave(fail_next=1, error_status=status)
         with pytest.raises(errors.BackendError):
             await caller.call(chat())
-        assert caller.spare
+        assert caller.spare("fake-chat")
         assert states(caller) == [CLOSED, CLOSED]
         with pytest.raises(errors.BadRequest):
             await caller.call(chat())
@@ -211,7 +211,7 @@ async def test_the_callers_faults_and_rate_limits_open_nothing(pair: tuple[FakeS
                 with pytest.raises(errors.K9Error):
                     await caller.call(embed())
             assert states(caller) == [CLOSED]
-            assert not caller.spare
+            assert not caller.spare("fake-embed")
     one.behave(fail_next=1, error_status=429, retry_after=30)
     async with calling(one, watched=False) as caller:  # nobody keeps the pace
         with pytest.raises(errors.BackendRateLimited):
@@ -259,3 +259,16 @@ async def test_models_of_all_that_answer(pair: tuple[FakeServer, FakeServer]) ->
     async with calling(gone, watched=False) as caller:
         with pytest.raises(errors.BackendUnreachable):
             await caller.models()
+
+
+async def test_models_of_an_instance_that_is_away_are_unavailable_not_unknown(
+    pair: tuple[FakeServer, FakeServer],
+) -> None:
+    with FakeServer(models=["only-there"]) as dies:
+        async with calling(pair[0], dies, watched=False) as caller:
+            before = await caller.models()
+            assert set(before) == {"fake-chat", "fake-embed", "only-there"}
+            kill(dies)
+            assert await caller.models() == before
+            pair[0].behave(models=["fake-chat"])  # what it no longer lists is gone
+            assert set(await caller.models()) == {"fake-chat", "only-there"}

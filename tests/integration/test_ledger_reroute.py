@@ -192,12 +192,12 @@ async def test_jobs_that_may_go_nowhere_else_wait_and_hold_up_nobody(
 
 async def test_a_backend_with_one_fit_instance_is_fit(fleet: RedisFleet) -> None:
     ill = InstanceHealth(name="x", state=CircuitState.OPEN)
-    well = InstanceHealth(name="y", state=CircuitState.HALF_OPEN)
-    await fleet.announce(said("a", instances=(ill, well), slots=8))
+    well, tried = InstanceHealth(name="y"), InstanceHealth(name="z", state=CircuitState.HALF_OPEN)
+    await fleet.announce(said("a", instances=(ill, ill, well, tried), slots=16))
     await fleet.announce(said("b", instances=(ill, ill)))
     await fleet.announce(said("b", instances=(), node="k9-b@there"))
     a, b = (await fleet.snapshot(fresh=True)).backends
-    assert (a.fit, a.slots, a.down) == (True, 4, "")
+    assert (a.fit, a.slots, a.down) == (True, 4 + 1, "")
     assert (b.fit, b.slots) == (True, 2)
 
 

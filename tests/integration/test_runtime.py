@@ -9,6 +9,7 @@ import pytest
 
 from k9_broker.adapters.redis_ledger import RedisLedger
 from k9_broker.backends import Backend
+from k9_broker.errors import BackendRateLimited
 from k9_broker.health import InstanceHealth
 from k9_broker.jobs import JobState
 from k9_broker.models import ModelCard
@@ -25,7 +26,8 @@ class Talker:
 
     calls = 0
 
-    spare = False
+    def spare(self, model: str) -> bool:
+        return False
 
     async def models(self) -> Mapping[str, ModelCard]:
         return {"m": ModelCard()}
@@ -101,3 +103,20 @@ async def test_leases_are_renewed_again_after_a_surprise(
         await asked.wait()
     working.cancel()
     await asyncio.wait([working])
+
+
+async def test_a_rate_limit_is_not_asked_again_and_again_because_another_instance_is_fit(
+    runtime: Runtime, ledger: RedisLedger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runtime.caller, "spare", lambda model: True)
+    turns = 0
+
+    async def turn(tokens: int, patience: float, **_: float) -> None:
+        nonlocal turns
+        turns += 1
+        raise BackendRateLimited(retry_after=30)
+
+    monkeypatch.setattr(runtime.pacing, "turn", turn)
+    async with asyncio.timeout(5):
+        assert (await execute(runtime, (await admit(ledger)).id, 1))["state"] == "failed"
+    assert turns == 1

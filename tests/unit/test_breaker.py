@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from k9_broker import errors
-from k9_broker.breaker import LONGEST_OPEN, STEADY, TRIAL_WAIT, Breaker, Sign, sign_of
+from k9_broker.breaker import LONGEST_GONE, LONGEST_OPEN, STEADY, TRIAL_WAIT, Breaker, Sign, sign_of
 from k9_broker.health import CircuitState
 
 CLOSED, OPEN, HALF_OPEN, OUT = CircuitState
@@ -107,22 +107,31 @@ def test_old_failures_and_old_successes_weigh_less(circuit: Circuit) -> None:
 
 
 def test_open_time_doubles_and_begins_anew_once_it_has_been_steady(circuit: Circuit) -> None:
-    circuit.hear(GONE, GONE)
+    circuit.hear(BROKEN, BROKEN, BROKEN)
     waits = []
     for _ in range(7):
         waits.append(circuit.retry())
         assert circuit.state is HALF_OPEN
-        assert circuit.hear(GONE) is OPEN
+        assert circuit.hear(BROKEN) is OPEN
     assert waits == [1, 2, 4, 8, 16, 30, LONGEST_OPEN]
     circuit.retry()
     assert circuit.hear(FINE, FINE) is CLOSED
     circuit.now += STEADY - 1
-    circuit.hear(GONE, GONE)
+    circuit.hear(BROKEN, BROKEN, BROKEN)
     assert circuit.retry() == LONGEST_OPEN  # it was well for too short a time
     assert circuit.hear(FINE, FINE) is CLOSED
     circuit.now += STEADY
-    circuit.hear(GONE, GONE)
+    circuit.hear(BROKEN, BROKEN, BROKEN)
     assert circuit.retry() == 1
+
+
+def test_one_that_cannot_be_reached_is_asked_again_sooner(circuit: Circuit) -> None:
+    circuit.hear(GONE, GONE)
+    waits = []
+    for _ in range(5):
+        waits.append(circuit.retry())
+        assert circuit.hear(GONE) is OPEN
+    assert waits == [1, 2, 4, LONGEST_GONE, LONGEST_GONE]
 
 
 @pytest.mark.parametrize(
@@ -136,6 +145,15 @@ def test_a_busy_instance_is_left_alone_for_as_long_as_it_says(
     assert circuit.hear(BUSY, retry_after=said) is OPEN
     assert circuit.retry() == pytest.approx(2.0 if said is None else wait)
     assert circuit.hear(FINE) is CLOSED  # one is enough: it was never ill
+
+
+def test_a_server_that_is_busy_now_and_then_is_not_left_alone_for_longer_and_longer(circuit: Circuit) -> None:
+    """It has no other beside it, perhaps, and does most of what it is asked for."""
+    for _ in range(20):
+        assert circuit.hear(BUSY) is OPEN
+        assert circuit.retry() == 1.0
+        assert circuit.hear(FINE) is CLOSED
+        circuit.hear(*[FINE] * 20, gap=0.1)
 
 
 def test_half_open_takes_one_at_a_time_and_two_good_ones_close_it(circuit: Circuit) -> None:

@@ -4,25 +4,33 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from contextlib import aclosing
 from functools import partial
 from typing import Any
 
 from k9_broker.errors import BackendRateLimited, CircuitOpen, JobNotFound, K9Error, LedgerUnavailable
-from k9_broker.failover import onward
+from k9_broker.failover import RETURNED, onward
 from k9_broker.jobs import Claim, Job
 from k9_broker.requests import Operation, Priority
-from k9_broker.results import Outcome, Result, Usage
+from k9_broker.results import Chunk, Outcome, Result, Usage
 from k9_broker.strategy.decision import Candidate
 from k9_broker.verdict import Reroute, Retry, concerns_backend, on_failure
+from k9_workers.measuring import bears_token
 from k9_workers.pacing import tokens_of
 from k9_workers.runtime import Runtime
 
 logger = logging.getLogger(__name__)
 
-TURN = {Priority.INTERACTIVE: 5.0, Priority.BATCH: 120.0}
-"""Seconds a call may wait for its backend's rate limit; then the job goes elsewhere, or its caller hears."""
+TURN = {Priority.INTERACTIVE: 5.0, Priority.BATCH: math.inf}
+"""Seconds a call may wait for its backend's rate limit; then the job goes elsewhere, or its caller hears.
+A batch runs at the limit, however long that takes: its deadline alone ends the wait."""
+AHEAD = {Priority.INTERACTIVE: TURN[Priority.INTERACTIVE], Priority.BATCH: 2.0}
+"""Seconds before its turn that a call takes it: a batch leaves the line short for those who cannot wait."""
+
+OTHER_WORKERS = 5
+"""Times a job may go on to another worker of the same backend: none may be as it was announced."""
 
 RECORD_AGAIN_AFTER = 1.0
 """Seconds between tries to record an outcome while Redis is away."""
@@ -101,12 +109,13 @@ async def _attempts(runtime: Runtime, claim: Claim) -> Outcome | str:
             answered=answer.begun,
             seconds_left=job.deadline_at - time.time(),
             waited=waited,
-            another=runtime.caller.spare,
+            another=bool(answer.called) and runtime.caller.spare(job.model),
         )
         verdict = judged(elsewhere=bool(places))
         if isinstance(verdict, Reroute):
             # Where it was not even called it has not failed, and may have the job back, once.
-            home = "" if answer.called or job.home else job.backend
+            stays_away = answer.called or job.home or job.reason == RETURNED
+            home = "" if stays_away else job.backend
             if went := await _moved(runtime, claim, places, failure, calls, home):
                 return went
             verdict = judged()  # nobody else has room
@@ -126,19 +135,24 @@ async def _onward(runtime: Runtime, job: Job, failure: K9Error) -> list[Candidat
         snapshot = await runtime.fleet.snapshot(fresh=True)
     except (LedgerUnavailable, JobNotFound):
         return []
-    return onward(explained, job, snapshot, reason=f"failover:{failure.code}")
+    left = sum(line.startswith(f"{job.backend}: failed:") for line in job.skipped)
+    others = runtime.leaves_it_to_others(snapshot) and left < OTHER_WORKERS
+    return onward(explained, job, snapshot, reason=f"failover:{failure.code}", again=others)
 
 
 async def _moved(
     runtime: Runtime, claim: Claim, places: list[Candidate], failure: K9Error, calls: int, home: str
 ) -> str | None:
-    """The backend the job went to, or nothing when none had room."""
+    """The backend the job went to, or nothing when none had room.
+
+    When Redis does not say whether it went, it is left alone: if it did not, the reaper finds it.
+    """
     try:
         went = await runtime.ledger.reroute(
             claim.job, places, leaves=f"failed:{failure.code}", calls=calls, token=claim.token, home=home
         )
     except LedgerUnavailable:
-        return None
+        return "unknown"
     if went is None:
         return "superseded"
     if went:
@@ -158,7 +172,8 @@ class _Answer:
     async def fetch(self, runtime: Runtime, claim: Claim) -> Outcome:
         pacing = runtime.pacing
         tokens = tokens_of(claim.request, most=runtime.counts_most) if pacing.needed else 0
-        await pacing.turn(tokens, min(TURN[claim.job.priority], claim.job.deadline_at - time.time()))
+        priority, left = claim.job.priority, claim.job.deadline_at - time.time()
+        await pacing.turn(tokens, min(TURN[priority], left), ahead=AHEAD[priority])
         self.called = 1
         try:
             outcome = await self._fetched(runtime, claim)
@@ -184,13 +199,19 @@ class _Answer:
 
     async def _relayed(self, runtime: Runtime, claim: Claim) -> Result:
         chunks = 0
+        empty: list[Chunk] = []
         try:
             with runtime.measuring.call(claim.job.model, streamed=True) as measured:
                 async with aclosing(runtime.caller.stream(claim.request)) as stream:
                     async for chunk in stream:
                         measured.chunk(chunk)
-                        runtime.relay.send(claim, chunk)
+                        if not self.begun and not _says_something(chunk):
+                            empty.append(chunk)  # until there is an answer, another backend may give it
+                            continue
                         self.begun = True
+                        for one in (*empty, chunk):
+                            runtime.relay.send(claim, one)
+                        empty.clear()
                         chunks += 1
                         if chunk.get("usage"):
                             self.usage = Usage.from_openai(chunk["usage"])
@@ -199,3 +220,9 @@ class _Answer:
         finally:
             await runtime.relay.drain(claim)
         return Result(model=claim.job.model, usage=self.usage)
+
+
+def _says_something(chunk: Chunk) -> bool:
+    """Whether a chunk is more than the beginning that servers send before they know how they will end."""
+    ends = chunk.get("usage") or any(choice.get("finish_reason") for choice in chunk.get("choices") or ())
+    return bool(ends) or bears_token(chunk)

@@ -53,6 +53,7 @@ class Instances:
             for instance in backend.servers
         ]
         self._only = self._all[0] if len(self._all) == 1 else None
+        self._cards: dict[str, ModelCard] = {}
 
     @property
     def fit(self) -> int:
@@ -60,18 +61,16 @@ class Instances:
         now = time.monotonic()
         return sum(one.breaker.fit(now) for one in self._all)
 
-    @property
-    def spare(self) -> bool:
+    def spare(self, model: str) -> bool:
         """Whether a call that failed just now may succeed at another instance."""
         now = time.monotonic()
-        return self._only is None and any(
-            one.breaker.fit(now) and not one.breaker.shaken(now) for one in self._all
-        )
+        return self._only is None and any(one.spare(model, now) for one in self._able(model))
 
     async def models(self) -> Mapping[str, ModelCard]:
-        """The models of all instances that answer, with what they say of them.
+        """The models of all instances, with what they say of them; of one that does not answer, those it
+        had: it is unavailable, not unknown.
 
-        Raises what the first one said when none does.
+        Raises what the first one said when none answers.
         """
         asked = [one for one in self._all if one.breaker.state is not CircuitState.OUT] or self._all
         lists = await asyncio.gather(*(one.caller.listed() for one in asked), return_exceptions=True)
@@ -96,6 +95,9 @@ class Instances:
                 cards[model] = await source[model].caller.described(model, cards[model])
 
         await asyncio.gather(*(describe(model) for model in wanted[:DESCRIBED]))
+        silent = {model for one in self._all for model in one.listed or () if model not in cards}
+        cards |= {model: self._cards.get(model, ModelCard()) for model in sorted(silent)}
+        self._cards = cards
         return cards
 
     def health(self) -> Sequence[InstanceHealth]:
@@ -156,26 +158,30 @@ class Instances:
     def _chosen(self, request: InferenceRequest) -> LiveInstance:
         now = time.monotonic()
         if self._only is not None:
-            if self._only.breaker.fit(now):
+            if self._only.fit(request.model, now):
                 return self._only
-            raise self._refusal(now)
-        able = [one for one in self._all if one.listed is None or request.model in one.listed] or self._all
+            raise self._refusal(self._all, request.model, now)
+        able = self._able(request.model)
         known = paces([one.paces.get(request.model) for one in able], now)
         views = [one.view(now, request.model, pace) for one, pace in zip(able, known, strict=True)]
         place = choose(views, affinity_key(request, self._backend.affinity))
         if place is None:
-            raise self._refusal(now)
+            raise self._refusal(able, request.model, now)
         chosen = able[place]
         if chosen.picks >= PICKS_REMEMBERED:
             for one in self._all:
                 one.picks /= 2
         return chosen
 
-    def _refusal(self, now: float) -> CircuitOpen:
-        waits = [wait for one in self._all if (wait := one.breaker.retry_seconds(now)) is not None]
-        reasons = ", ".join(sorted({one.breaker.reason for one in self._all} - {""}))
+    def _able(self, model: str) -> Sequence[LiveInstance]:
+        """The instances that have the model, as far as they have said."""
+        return [one for one in self._all if one.listed is None or model in one.listed] or self._all
+
+    def _refusal(self, able: Sequence[LiveInstance], model: str, now: float) -> CircuitOpen:
+        said = [one.refuses(model, now) for one in able]
+        reasons = ", ".join(sorted({reason for reason, _ in said} - {""}))
         return CircuitOpen(
             f"No instance of the backend {self._backend.name!r} is fit to be called now ({reasons})."
             " `k9 doctor` says what is wrong.",
-            retry_after=min(waits, default=None),
+            retry_after=min((wait for _, wait in said if wait is not None), default=None),
         )

@@ -31,6 +31,8 @@ class LiveCall:
     operation: Operation
     began: float
     epoch: int
+    model_epoch: int
+    """The same of its model's circuit."""
     trial: bool
     """A half-open circuit let it through."""
     told: bool = False
@@ -47,6 +49,9 @@ class LiveInstance:
     limits_matter: bool = True
     """Nobody else waits when a rate limit is reached."""
     breaker: Breaker = field(default_factory=Breaker)
+    models: dict[str, Breaker] = field(default_factory=dict)
+    """Circuits of models that failed, where models are loaded on demand: what one cannot do, for want of
+    memory or with a damaged file, says nothing of the others."""
     in_flight: int = 0
     picks: float = 0.0
     paces: dict[str, Pace] = field(default_factory=dict)
@@ -72,7 +77,7 @@ class LiveInstance:
             name=self.name,
             slots=instance.slots,
             weight=instance.weight,
-            fit=breaker.fit(now),
+            fit=self.fit(model, now),
             shaken=breaker.shaken(now) or self.left_to_probes,
             in_flight=self.in_flight,
             foreign=self.foreign,
@@ -80,6 +85,25 @@ class LiveInstance:
             loaded=self.has_loaded(model),
             picks=self.picks,
         )
+
+    def fit(self, model: str, now: float) -> bool:
+        """Whether it may be called now with this model."""
+        own = self.models.get(model)
+        return self.breaker.fit(now) and (own is None or own.fit(now))
+
+    def spare(self, model: str, now: float) -> bool:
+        """Whether it is a better choice than one that has just failed."""
+        return self.fit(model, now) and not self.breaker.shaken(now) and not self.left_to_probes
+
+    def refuses(self, model: str, now: float) -> tuple[str, float | None]:
+        """Why it may not be called with this model, and for how many seconds; `None`: until a reset."""
+        own = self.models.get(model, self.breaker)
+        breaker = self.breaker if not self.breaker.fit(now) else own
+        return breaker.reason, breaker.retry_seconds(now)
+
+    @property
+    def _loads_on_demand(self) -> bool:
+        return self.load is not None and self.load.loaded is not None
 
     @property
     def probe_shows(self) -> bool:
@@ -111,13 +135,17 @@ class LiveInstance:
         trial = self.breaker.state is not CircuitState.CLOSED
         if trial:
             self._set(self.breaker.begun(now))
+        model_epoch = 0
+        if own := self.models.get(request.model):
+            own = self.models[request.model] = own.begun(now)
+            model_epoch = own.epoch
         self.in_flight += 1
         self.picks += 1.0
-        return LiveCall(request.model, request.operation, now, self.breaker.epoch, trial)
+        return LiveCall(request.model, request.operation, now, self.breaker.epoch, model_epoch, trial)
 
     def answering(self, call: LiveCall) -> None:
         """The first part of a call's answer has come: a trial need not wait for the last."""
-        if call.trial and not call.told:
+        if not call.told and (call.trial or call.model in self.models):
             call.told = True
             self._hear(call, Sign.FINE)
 
@@ -138,14 +166,21 @@ class LiveInstance:
         sign = sign_of(error)
         if sign is Sign.LIMITED and self.limits_matter and error.retry_after is not None:
             sign = Sign.BUSY
-        if sign in (Sign.BROKEN, Sign.BUSY):
+        if sign is Sign.BROKEN and self._loads_on_demand:
+            self._broke(call, error)
+            sign = Sign.ANSWERS
+        elif sign in (Sign.BROKEN, Sign.BUSY):
             self.failed_as = (call.operation, call.model)
         self._hear(call, sign, error)
 
     def left(self, call: LiveCall) -> None:
         """The call was ended by its caller."""
         self.in_flight -= 1
+        if call.told:  # it is no longer the trial; another may be
+            return
         self._set(self.breaker.left(call.epoch))
+        if own := self.models.get(call.model):
+            self.models[call.model] = own.left(call.model_epoch)
 
     def begin_look(self) -> int:
         """A look begins that takes the one call a half-open circuit allows. Gives the epoch."""
@@ -171,6 +206,7 @@ class LiveInstance:
             self.foreign = max(0, (load.running or 0) + (load.waiting or 0) - self.in_flight)
 
     def reset(self) -> None:
+        self.models.clear()
         self._set(self.breaker.reset())
 
     def health(self, now: float) -> InstanceHealth:
@@ -184,7 +220,21 @@ class LiveInstance:
             load=self.load,
         )
 
+    def _broke(self, call: LiveCall, error: K9Error) -> None:
+        """The model failed, at a server that may be well."""
+        before = self.models.get(call.model, Breaker())
+        own = self.models[call.model] = before.heard(
+            Sign.BROKEN, time.monotonic(), epoch=call.model_epoch, reason=error.code
+        )
+        if own.state is CircuitState.OPEN and own.epoch != before.epoch:
+            where = f"{call.model} of {self.backend.name} at {self.name}"
+            logger.warning("%s is left alone for %.1f s: %s", where, own.open_seconds, own.reason)
+
     def _hear(self, call: LiveCall, sign: Sign, error: K9Error | None = None) -> None:
+        if own := self.models.get(call.model):
+            if sign is Sign.FINE:
+                own = own.heard(sign, time.monotonic(), epoch=call.model_epoch)
+            self.models[call.model] = own.left(call.model_epoch)
         self._heard(sign, error, call.epoch, inference=True)
 
     def _heard(self, sign: Sign, error: K9Error | None, epoch: int, *, inference: bool) -> None:

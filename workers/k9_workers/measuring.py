@@ -31,7 +31,7 @@ class MeasuredCall:
     answer_tokens: int | None = None
 
     def chunk(self, chunk: Chunk) -> None:
-        if _bears_token(chunk):
+        if bears_token(chunk):
             self.chunks += 1
             if self.first is None:
                 self.first = self.clock() - self.began
@@ -105,7 +105,8 @@ class Measuring:
         return found
 
 
-def _bears_token(chunk: Chunk) -> bool:
+def bears_token(chunk: Chunk) -> bool:
+    """Whether any of an answer is in it: text, thinking or a tool call."""
     return any(
         choice.get("text")
         or any(value for name, value in (choice.get("delta") or {}).items() if name != "role")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import random
 import time
 from collections.abc import Awaitable, Callable
@@ -85,16 +86,18 @@ class Pacing:
         """Seconds a call would wait for its turn, as it was last seen, less what has passed since."""
         return max(0.0, self._shown_until - self._clock())
 
-    async def turn(self, tokens: int, patience: float) -> None:
+    async def turn(self, tokens: int, patience: float, *, ahead: float = math.inf) -> None:
         """Wait until a call of so many tokens may begin.
 
-        Raises `BackendRateLimited` as soon as it is known that this takes longer than `patience` seconds.
+        Its turn is taken when that is at most `ahead` seconds away: who can wait leaves the line short
+        for those who cannot. Raises `BackendRateLimited` as soon as it is known that this takes longer
+        than `patience` seconds.
         """
         if not self.needed:
             return
         give_up_at = self._clock() + patience
         try:
-            await self._in_line(tokens, give_up_at)
+            await self._in_line(tokens, give_up_at, ahead)
         except LedgerUnavailable:
             wait = self._alone.take(tokens, self._clock(), give_up_at, self._held_until)
             self._show(wait)
@@ -102,7 +105,7 @@ class Pacing:
                 raise _too_long(wait) from None
             await asyncio.sleep(wait)
 
-    async def _in_line(self, tokens: int, give_up_at: float) -> None:
+    async def _in_line(self, tokens: int, give_up_at: float, ahead: float) -> None:
         turn: Turn | None = None
         while True:
             left = give_up_at - self._clock()
@@ -110,12 +113,18 @@ class Pacing:
                 raise _too_long(held)
             first = turn is None
             # Who has waited as long as it was told is not sent away for a hair's breadth.
-            patience = max(left, 0.0 if first else _HAIR)
-            turn = await self._shared(partial(self._pacer.take, tokens, patience=patience, turn=turn))
+            patience = min(left, ahead) if first else max(left, _HAIR)
+            turn = await self._shared(
+                partial(self._pacer.take, tokens, patience=max(patience, 0.0), turn=turn)
+            )
             if first:
                 self._show(turn.wait)
             if not turn.taken:
-                raise _too_long(turn.wait)
+                if turn.wait > max(left, 0.0):
+                    raise _too_long(turn.wait)
+                await asyncio.sleep(min(max(turn.wait - ahead / 2, _HAIR), ASK_AGAIN))
+                turn = None
+                continue
             if turn.wait <= 0:
                 await asyncio.sleep(max(0.0, held))  # of a hold that could not be shared
                 return

@@ -10,7 +10,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Coroutine, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,6 +24,7 @@ from k9_broker.adapters.redis_relay import RedisRelayWriter
 from k9_broker.backends import Backend
 from k9_broker.dialects.registry import dialect_named
 from k9_broker.errors import LedgerUnavailable
+from k9_broker.health import CircuitState
 from k9_broker.jobs import Claim
 from k9_broker.models import ModelCard
 from k9_broker.money import machine_cost, token_cost
@@ -31,7 +32,8 @@ from k9_broker.ports import Caller
 from k9_broker.requests import Kind, Priority
 from k9_broker.results import Outcome
 from k9_broker.settings import JobSettings
-from k9_workers.announcing import Announcer
+from k9_broker.snapshot import Snapshot
+from k9_workers.announcing import LOOK_EVERY, Announcer
 from k9_workers.measuring import Measuring
 from k9_workers.pacing import Pacing
 
@@ -81,6 +83,9 @@ class Runtime:
         self.pacing = Pacing(RedisPacer(self._commands, backend), backend)
         self.counts_most = backend.dialect != "embedded" and dialect_named(backend.dialect).counts_most
         self.on_report: Callable[[Claim, str], None] | None = None
+        self.on_aside: Callable[[bool], None] | None = None
+        """Told whether this worker is to take messages no more, or again."""
+        self._is_aside = False
         self._announcer = Announcer(
             backend=backend,
             order=order,
@@ -106,6 +111,7 @@ class Runtime:
         self._keep("models", self._announcer.keep_asking)
         self._keep("watch", self.caller.watch)
         self._keep("announce", self._announcer.keep_announcing)
+        self._keep("aside", self._keep_aside)
 
     def _keep(self, name: str, duty: Callable[[], Coroutine[Any, Any, None]]) -> None:
         self._background.append(asyncio.create_task(_for_ever(name, duty), name=name))
@@ -125,6 +131,36 @@ class Runtime:
     def most_calls(self, priority: Priority) -> int:
         """Upstream calls a job of this priority may cause."""
         return self._jobs.most_calls(priority)
+
+    def leaves_it_to_others(self, snapshot: Snapshot) -> bool:
+        """Whether this worker can call no instance and another worker of the backend can. Then it takes no
+        more messages: as it fails fast, it would have most of them."""
+        own = [one.state for one in self.caller.health()]
+        others = (
+            one.state
+            for view in snapshot.backends
+            if view.name == self.backend.name
+            for node, one in view.instances
+            if node != self.node
+        )
+        ill = bool(own) and CircuitState.CLOSED not in own and CircuitState.CLOSED in others
+        self._step_aside(ill and not any(state.usable for state in own))
+        return ill
+
+    def _step_aside(self, aside: bool) -> None:
+        if aside is self._is_aside:
+            return
+        self._is_aside = aside
+        logger.warning("%s %s", self.node, "leaves all jobs to others" if aside else "takes jobs again")
+        if self.on_aside is not None:
+            self.on_aside(aside)
+
+    async def _keep_aside(self) -> None:
+        while True:
+            await asyncio.sleep(LOOK_EVERY)
+            if self._is_aside or not all(one.state.usable for one in self.caller.health()):
+                with suppress(LedgerUnavailable):
+                    self.leaves_it_to_others(await self.fleet.snapshot())
 
     def hand_back_all(self) -> None:
         """End every call, so that its job goes back to the queue: the worker must leave."""

@@ -40,7 +40,8 @@ _SHARE = 128
 def connect(url: str, *, retries: int, connections: int = 32) -> Redis:
     """A client that fails fast: 2 s to connect, 5 s for a reply, `retries` more tries with backoff.
 
-    Retrying is safe because every K-9 script may be repeated. Nothing is sent before the first
+    Retrying is safe because every K-9 script may be repeated; of `pace` a repetition costs a turn or counts
+    some tokens twice. Nothing is sent before the first
     command, so Redis need not be up.
     """
     pool = BlockingConnectionPool.from_url(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import lru_cache
@@ -163,11 +164,12 @@ def _view(said: list[tuple[Announcement, bool]], depth_of: Mapping[str, Sequence
 
 
 def _fit_slots(one: Announcement) -> int:
-    """The worker's slots at instances that are fit; all, where it has none to tell of."""
-    if all(instance.state.usable for instance in one.instances):
+    """The worker's slots at instances that are fit, one at each that is tried; all, if it tells of none."""
+    states = Counter(instance.state for instance in one.instances)
+    closed = states[CircuitState.CLOSED]
+    if closed == len(one.instances):
         return one.slots
-    fit = sum(instance.state.usable for instance in one.instances)
-    return math.ceil(one.slots * fit / len(one.instances))
+    return math.ceil(one.slots * closed / len(one.instances)) + states[CircuitState.HALF_OPEN]
 
 
 def _down(live: Sequence[Announcement]) -> str:

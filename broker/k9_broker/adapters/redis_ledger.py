@@ -172,7 +172,8 @@ class RedisLedger:
         home: str = "",
     ) -> str | None:
         template = message(job.id, job.generation + 1, subject_of_job(job))
-        failed = job.backend if token and not home else ""
+        stays = any(one.backend == job.backend for one in places)  # for another worker of it
+        failed = job.backend if token and not (home or stays) else ""
         reply: bytes = await self._commands.script(
             "reroute",
             [keys.job(job.id)],

@@ -41,6 +41,7 @@ for i = 1, tonumber(ARGV[12]) do
     redis.call('ZREM', 'k9:leases:' .. h[4], id)
     redis.call('ZREM', 'k9:waiting:' .. h[5], id)
     redis.call('HDEL', job, 'token', 'worker')
+    if token ~= '' then redis.call('HDEL', job, 'started_at') end -- there it has not run
     local tried = h[12] or ''
     if ARGV[5] ~= '' then tried = tried .. ' ' .. ARGV[5] end
     redis.call('HSET', job, 'state', 'queued', 'backend', backend, 'kind', kind, 'queue', queue, 'model', model,
@@ -51,7 +52,8 @@ for i = 1, tonumber(ARGV[12]) do
       redis.call('ZADD', 'k9:moved:' .. ARGV[7], instant(clock()), id)
       redis.call('EXPIRE', 'k9:moved:' .. ARGV[7], MOVED_KEPT)
     end
-    enqueue(queue, id, 'front', ARGV[8] .. in_json(model) .. ARGV[9], ARGV[10], ARGV[11])
+    -- One that had its turn keeps it; those that wait keep their order, and pass nobody.
+    enqueue(queue, id, token ~= '' and 'front' or 'back', ARGV[8] .. in_json(model) .. ARGV[9], ARGV[10], ARGV[11])
     redis.call('HINCRBY', 'k9:rerouted', h[4] .. ' ' .. backend .. ' ' .. ARGV[at + 5], 1)
     if h[13] and h[13] ~= '0' then
       record_event(job, id, 'restart', '{"generation":' .. generation .. '}')
