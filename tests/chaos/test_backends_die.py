@@ -140,15 +140,11 @@ def test_no_call_fails_while_another_candidate_lives(fleet: Fleet) -> None:
         answered("gpu", 60)
         fleet.kill("cloud")
         answered("gpu", 60)
-        fleet.kill("one")
-        fleet.revive("cloud")
     finally:
         callers.over.set()
         for thread in threads:
             thread.join(60)
-    # Only after the last kill was nobody there for a moment.
-    assert [said for said in callers.failures if "InternalServerError" not in said] == []
-    assert len(callers.failures) <= 8 * 4
+    assert callers.failures == []
     assert min(callers.answers["gpu"], callers.answers["cloud"]) > 100
 
 
