@@ -241,3 +241,10 @@ def test_a_prompt_that_is_too_long(fake: FakeServer, sdk: openai.OpenAI) -> None
     with pytest.raises(openai.BadRequestError) as caught:
         sdk.chat.completions.create(model="fake-chat", messages=CAPITAL, max_tokens=14)
     assert caught.value.code == "context_length_exceeded"
+
+
+@pytest.mark.parametrize("choice", [{"type": "function", "function": 3}, {"type": "x"}])
+def test_a_tool_choice_that_names_no_tool(fake: FakeServer, sdk: openai.OpenAI, choice: Any) -> None:
+    with pytest.raises(openai.BadRequestError) as caught:
+        sdk.chat.completions.create(model="fake-chat", messages=CAPITAL, tool_choice=choice)
+    assert caught.value.param == "tool_choice"

@@ -191,6 +191,26 @@ def test_an_error_has_anthropics_envelope(error: K9Error, status: int, kind: str
     assert event == said
 
 
+@pytest.mark.parametrize(
+    ("param", "word"),
+    [
+        ("reasoning_effort", "thinking"),
+        ("parallel_tool_calls", "tool_choice.disable_parallel_tool_use"),
+        ("response_format", "output_config.format"),
+        ("response_format.json_schema.schema", "output_config.format"),
+        ("stop", "stop_sequences"),
+        ("max_completion_tokens", "max_tokens"),
+        ("user", "metadata.user_id"),
+        ("top_k", "top_k"),
+    ],
+)
+def test_what_is_refused_is_named_in_the_callers_words(param: str, word: str) -> None:
+    error = errors.UnsupportedParameter(f"TGI does not support {param} as asked for.", param=param)
+    told = json.loads(ANTHROPIC.error(error, "r"))["error"]
+    assert told["details"]["param"] == word
+    assert told["message"] == f"TGI does not support {word} as asked for."
+
+
 def test_an_overflow_of_the_context_is_told_in_the_words_clients_know() -> None:
     said = json.loads(ANTHROPIC.error(errors.ContextTooLong("It has 9 tokens."), "r"))
     assert said["error"]["message"] == "prompt is too long: It has 9 tokens."

@@ -23,6 +23,7 @@ from k9_broker.errors import (
     ConfigurationError,
     K9Error,
     ModelNotFound,
+    UnsupportedParameter,
 )
 from k9_broker.findings import Finding, Verdict
 from k9_broker.models import ModelCard
@@ -53,6 +54,7 @@ def backend(dialect: str = "vllm", **settings: Any) -> Backend:
         (BackendError("The backend answered 500."), {}, Verdict.WRONG, "see its server's log"),
         (BadRequest("The backend has nothing at this operation's path."), {}, Verdict.WRONG, "without /v1"),
         (BadRequest("no such parameter"), {}, Verdict.WRONG, "options"),
+        (UnsupportedParameter("It has no chat."), {}, Verdict.WRONG, "`operations`"),
         (BadRequest("model output limit was reached"), {}, Verdict.OK, ""),
     ],
 )

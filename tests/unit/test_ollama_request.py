@@ -186,6 +186,8 @@ def call(arguments: Any) -> dict[str, Any]:
         (chat(messages=[call("{oops")]), "messages[0].tool_calls[0].function.arguments"),
         (chat(messages=[call("[1]")]), "messages[0].tool_calls[0].function.arguments"),
         (chat(response_format={"type": "json_schema"}), "response_format.json_schema.schema"),
+        (text(prompt=""), "prompt"),
+        (text(prompt=[""]), "prompt"),
         (embed(""), "input"),
         (embed(["a", ""]), "input"),
         (embed([]), "input"),

@@ -171,11 +171,18 @@ def test_tool_calls_of_a_whole_answer() -> None:
     assert (made["content"], made["refusal"], made["reasoning"]) == (None, None, "hm")
 
 
-def test_choices_null_is_empty_and_usage_is_complete() -> None:
-    answer = whole({"choices": None, "usage": {"prompt_tokens": 3, "completion_tokens": None}})
-    assert answer["choices"] == []
+@pytest.mark.parametrize("choices", [{"choices": None}, {"choices": []}, {}])
+def test_an_answer_without_a_choice_is_none(choices: dict[str, Any]) -> None:
+    """Clients read `choices[0]` without looking; another try may have one."""
+    with pytest.raises(errors.BackendError, match="no choices"):
+        whole({**choices, "usage": {"prompt_tokens": 3}})
+
+
+def test_usage_is_complete() -> None:
+    choices = [{"index": 0, "message": {"content": "a"}, "finish_reason": "stop"}]
+    answer = whole({"choices": choices, "usage": {"prompt_tokens": 3, "completion_tokens": None}})
     assert answer["usage"]["total_tokens"] == 3
-    assert whole({"choices": [], "usage": "none"})["usage"]["total_tokens"] == 0
+    assert whole({"choices": choices, "usage": "none"})["usage"]["total_tokens"] == 0
 
 
 @pytest.mark.parametrize(

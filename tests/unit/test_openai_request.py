@@ -26,6 +26,8 @@ def sent(
     given = {Operation.CHAT: {"messages": [USER]}, Operation.COMPLETIONS: {"prompt": "p"}}
     request = InferenceRequest(operation, "m", {**given.get(operation, {"input": ["a"]}), **body})
     made: dict[str, Any] = json.loads(dialect_named(dialect).build(request, options or {}).body)
+    if dialect == "llama.cpp" and not request.stream and operation is not Operation.EMBEDDINGS:
+        assert (made.pop("stream"), made.pop("stream_options")) == (True, {"include_usage": True})
     return made
 
 
@@ -102,6 +104,27 @@ def test_reasoning_effort(dialect: str, effort: str, expected: str) -> None:
     made = sent(dialect, {"reasoning_effort": effort, "thinking": {"type": "enabled", "budget_tokens": 2048}})
     assert made["reasoning_effort"] == expected
     assert not {"thinking", "chat_template_kwargs"} & made.keys()
+
+
+THINK = {"thinking": {"type": "enabled", "budget_tokens": 2048}}
+
+
+@pytest.mark.parametrize("dialect", [*FAMILY[:4], "ollama", "tgi"])
+@pytest.mark.parametrize("asked", [THINK, {"thinking": {"type": "enabled"}}, {"thinking": "yes"}])
+def test_thinking_that_only_anthropic_understands_is_refused(dialect: str, asked: dict[str, Any]) -> None:
+    assert refused(dialect, asked) == "thinking"
+
+
+@pytest.mark.parametrize("dialect", [*FAMILY[:4], "ollama", "tgi"])
+@pytest.mark.parametrize("kind", ["adaptive", "disabled"])
+def test_thinking_left_to_the_model_asks_for_nothing(dialect: str, kind: str) -> None:
+    assert "thinking" not in sent(dialect, {"thinking": {"type": kind}})
+
+
+def test_a_compatible_server_may_have_a_thinking_of_its_own() -> None:
+    for thinking in ({"type": "enabled"}, {"type": "disabled"}):
+        assert sent("openai-compatible", {"thinking": thinking})["thinking"] == thinking
+    assert "thinking" not in sent("openai-compatible", {"thinking": {"type": "adaptive"}})
 
 
 @pytest.mark.parametrize("dialect", CLOUDS)

@@ -23,6 +23,7 @@ from k9_broker.errors import (
     ConfigurationError,
     K9Error,
     ModelNotFound,
+    UnsupportedParameter,
 )
 from k9_broker.findings import Verdict
 from k9_broker.models import ModelCard
@@ -99,6 +100,11 @@ def of_error(error: K9Error, backend: Backend, url: str = "", model: str = "") -
             return wrong("it has nothing at this dialect's paths", other_path(url))
         case BadRequest() if "output limit was reached" in error.message:
             return Diagnosis(Verdict.OK, f"{model} thought for as long as it was allowed")
+        case UnsupportedParameter():
+            return wrong(
+                f"it refuses the call: {_plain(error)}",
+                "name only what it can do in the backend's `operations`; else check its `options`",
+            )
         case BadRequest():
             return wrong(f"it refuses the call: {error.message}", "check the backend's `options`")
         case BackendError() if "URL and dialect" in error.message:

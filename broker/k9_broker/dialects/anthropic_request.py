@@ -43,6 +43,7 @@ _TRANSLATED = frozenset(
         "parallel_tool_calls",
         "response_format",
         "reasoning_effort",
+        "thinking",
     }
 )
 _HARMLESS: Harmless = {**HARMLESS, "verbosity": lambda value: value == "medium"}

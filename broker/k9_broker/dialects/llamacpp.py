@@ -21,8 +21,17 @@ from k9_broker.models import ModelCard
 from k9_broker.requests import InferenceRequest, Operation
 from k9_broker.results import Result, Usage
 
-_CANNOT = ("input is not supported", "requires --jinja", "unsupported param", "cannot use both")
+_CANNOT = (
+    "input is not supported",
+    "requires --jinja",
+    "unsupported param",
+    "cannot use both",
+    "does not support logits",  # a model that embeds was asked for text
+)
 """Words of refusals that llama.cpp sends with status 500, though no repetition would help."""
+
+_UNREADABLE = ("failed to parse messages", "failed to parse tool")
+"""Words for what the caller got wrong, also with status 500."""
 
 
 class LlamaCpp(OpenAICompatible):
@@ -92,6 +101,8 @@ class LlamaCpp(OpenAICompatible):
         facts = wire_errors.read(status, body)
         if status == 500 and any(words in facts.message.lower() for words in _CANNOT):
             facts = replace(facts, status=501)
+        elif status == 500 and any(words in facts.message.lower() for words in _UNREADABLE):
+            facts = replace(facts, status=400)
         elif status == 500 and "is too large to process" in facts.message:  # an input longer than its batch
             facts = replace(facts, status=400, kind="exceed_context_size")
         return wire_errors.classify(facts, wire_errors.retry_after(headers))

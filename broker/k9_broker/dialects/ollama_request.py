@@ -112,6 +112,8 @@ def _generate(asked: Mapping[str, Any]) -> dict[str, Any]:
         prompt = prompt[0]
     if not isinstance(prompt, str):
         raise _unsupported("prompt", "several prompts or token ids in one request")
+    if not prompt:  # Ollama would load the model and answer nothing
+        raise BadRequest("There is nothing to complete: `prompt` is empty.", param="prompt")
     return {"prompt": prompt} | ({"suffix": asked["suffix"]} if "suffix" in asked else {})
 
 

@@ -43,7 +43,7 @@ class OpenAICompatible(Dialect):
     """
 
     operations = frozenset(_PATHS)
-    server: ClassVar[Server] = Server("An openai-compatible backend")
+    server: ClassVar[Server] = Server("An openai-compatible backend", thinking=True)
 
     def headers(self, key: str | None) -> dict[str, str]:
         return {"authorization": f"Bearer {key}"} if key else {}

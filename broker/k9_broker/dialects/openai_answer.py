@@ -34,9 +34,9 @@ def read_answer(request: InferenceRequest, body: bytes) -> Result:
                 param="dimensions",
             )
         return Result(model, usage, vectors=found)
-    choices = answer.get("choices") or []
-    if not isinstance(choices, list):
-        raise unreadable("has no list of choices")
+    choices = answer.get("choices")
+    if not choices or not isinstance(choices, list):  # clients read the first one without looking
+        raise unreadable("has no choices")
     choices = [_choice(choice) for choice in choices]
     return Result(model, usage, body={**answer, "choices": choices, "usage": usage.openai()})
 

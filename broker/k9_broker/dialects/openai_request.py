@@ -1,7 +1,7 @@
 """OpenAI's request in the words of one server of its family. What a server can do is data: `Server`.
 
 Refused by name is what the server would refuse with less clear words, or ignore in silence. Left out is
-what K-9 carries for other dialects: `thinking` (`reasoning_effort` says the same), `cache_control`,
+what K-9 carries for other dialects: `thinking` where `reasoning_effort` says the same, `cache_control`,
 `thinking_blocks`, `is_error`, and reasoning where the server has no word for it.
 """
 
@@ -13,7 +13,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from k9_broker.dialects.base import Options
-from k9_broker.dialects.parameters import BOOKKEEPING, HARMLESS, given, unsupported
+from k9_broker.dialects.parameters import (
+    BOOKKEEPING,
+    HARMLESS,
+    THINKING,
+    asks_to_think,
+    given,
+    unsupported,
+)
 from k9_broker.requests import InferenceRequest, Operation
 
 GUIDED: Mapping[str, str] = {
@@ -50,6 +57,8 @@ class Server:
     """The result of a tool may have images."""
     fetches: bool = True
     """It may fetch URLs in messages; others would do it from inside the operator's network."""
+    thinking: bool = False
+    """It may have a `thinking` of its own, so that a lone one passes."""
     own_options: AbstractSet[str] = frozenset({"encoding_format", "stream_options", "image_urls", "load"})
     """Backend options for K-9; the rest are fields of text requests."""
 
@@ -93,7 +102,10 @@ def _asked(request: InferenceRequest, server: Server) -> dict[str, Any]:
     """The caller's fields, as far as they are for the server and known to it."""
     asked = given(request.body)
     if not _LEFT_OUT.isdisjoint(asked):
-        asked = {name: value for name, value in asked.items() if name not in _LEFT_OUT}
+        if not server.thinking and asks_to_think(asked):
+            raise unsupported(server.name, "thinking", THINKING)
+        own = server.thinking and _is_its_own(asked)
+        asked = {n: value for n, value in asked.items() if n not in _LEFT_OUT or (own and n == "thinking")}
     takes = server.takes.get(request.operation)
     if not server.refuses.isdisjoint(asked) or (takes is not None and not asked.keys() <= takes):
         for name in [name for name in asked if name in server.refuses or (takes and name not in takes)]:
@@ -101,6 +113,13 @@ def _asked(request: InferenceRequest, server: Server) -> dict[str, Any]:
                 raise unsupported(server.name, name, name)
             del asked[name]
     return asked
+
+
+def _is_its_own(asked: Mapping[str, Any]) -> bool:
+    """Whether `thinking` is a word of the server's: from Anthropic's callers an effort comes with it."""
+    thinking = asked.get("thinking")
+    adaptive = isinstance(thinking, Mapping) and thinking.get("type") == "adaptive"
+    return thinking is not None and "reasoning_effort" not in asked and not adaptive
 
 
 def _translate(asked: dict[str, Any], operation: Operation, options: Options, server: Server) -> None:

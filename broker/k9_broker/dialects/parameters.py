@@ -24,10 +24,13 @@ BOOKKEEPING = frozenset(
         "prompt_cache_retention",
         "prediction",
         "cache_control",
-        "thinking",  # `reasoning_effort` says the same
+        "thinking",  # save what `asks_to_think` finds
     }
 )
 """Fields that do not bear on the answer."""
+
+THINKING = "thinking; its word is reasoning_effort"
+"""What a dialect cannot do that has no `thinking`."""
 
 Harmless = Mapping[str, Callable[[Any], bool]]
 """Field → whether a value asks for nothing that the server would not do anyway."""
@@ -57,10 +60,20 @@ def given(body: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in body.items() if value is not None}
 
 
+def asks_to_think(asked: Mapping[str, Any]) -> bool:
+    """Whether `thinking`, which is Anthropic's word, says what no `reasoning_effort` beside it says too."""
+    thinking = asked.get("thinking")
+    if thinking is None or "reasoning_effort" in asked:
+        return False
+    return not isinstance(thinking, Mapping) or thinking.get("type") not in ("adaptive", "disabled")
+
+
 def refuse_unknown(
     asked: Mapping[str, Any], known: AbstractSet[str], server: str, harmless: Harmless = HARMLESS
 ) -> None:
     """Raises `UnsupportedParameter` for the first field that is not `known` and bears on the answer."""
+    if "thinking" not in known and asks_to_think(asked):
+        raise unsupported(server, "thinking", THINKING)
     for name, value in asked.items():
         if name in known or name in BOOKKEEPING:
             continue

@@ -171,7 +171,8 @@ def read_tools(tools: Any) -> tuple[Tool, ...]:
 def _tool_choice(body: Mapping[str, Any], tools: Any) -> str:
     choice = body.get("tool_choice") or ("auto" if tools else "none")
     if isinstance(choice, dict):
-        name = (choice.get("function") or {}).get("name")
+        function = choice.get("function")
+        name = function.get("name") if isinstance(function, dict) else None
         if name not in [tool.name for tool in read_tools(tools)]:
             raise refuse("Tool choice not found in 'tools' parameter.", "tool_choice", "invalid_value")
         return f"named:{name}"

@@ -7,6 +7,7 @@ than the type, and the parameter that is meant.
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from k9_broker.errors import (
@@ -29,6 +30,15 @@ _TYPES = {
     504: "timeout_error",
 }
 _BUSY = (QueueFull, BackendUnavailable, BackendOverloaded, CircuitOpen)
+_WORDS = {
+    "reasoning_effort": "thinking",
+    "parallel_tool_calls": "tool_choice.disable_parallel_tool_use",
+    "response_format": "output_config.format",
+    "stop": "stop_sequences",
+    "max_completion_tokens": "max_tokens",
+    "user": "metadata.user_id",
+}
+"""What backends name in OpenAI's words → what the caller wrote."""
 _TOO_LONG = "prompt is too long"
 """The words by which Anthropic's clients know an overflow of the context; there is no type for it."""
 
@@ -37,7 +47,7 @@ def envelope(error: K9Error, request_id: str) -> dict[str, Any]:
     """The body of an error answer, and the data of an `error` event."""
     details = {"error_code": error.code}
     if error.param:
-        details["param"] = error.param
+        details["param"] = _WORDS.get(error.param.partition(".")[0], error.param)
     told = {"type": error_type(error), "message": _message(error), "details": details}
     return {"type": "error", "error": told, "request_id": request_id}
 
@@ -52,4 +62,7 @@ def error_type(error: K9Error) -> str:
 def _message(error: K9Error) -> str:
     if isinstance(error, ContextTooLong) and _TOO_LONG not in error.message.lower():
         return f"{_TOO_LONG}: {error.message}"
+    if error.param and (word := _WORDS.get(error.param.partition(".")[0])):
+        # Not a part of a longer name, nor of one that is in the caller's words already.
+        return re.sub(rf"(?<![\w.]){re.escape(error.param)}(?!\w|\.\w)", word, error.message)
     return error.message
