@@ -42,6 +42,8 @@ class BackendView:
     """What holding one of its slots costs."""
     down: str = ""
     """Why no instance of it is to be called now, such as `circuit-open`; empty when one is."""
+    down_seconds: float = 0.0
+    """Seconds until an instance of one that is down is tried again."""
     paced_seconds: float = 0.0
     """Seconds until its rate limit lets another call begin."""
     instances: tuple[tuple[str, InstanceHealth], ...] = ()
@@ -68,7 +70,7 @@ class BackendView:
             ahead += self.waiting.get(Priority.BATCH, 0)
         free = max(0, self.slots - self.in_flight)
         rounds = max(0, ahead + 1 - free) / max(1, self.slots)
-        return max(rounds * self.service_seconds, self.paced_seconds)
+        return max(rounds * self.service_seconds, self.paced_seconds, self.down_seconds)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,13 @@ from typing import Any
 import pytest
 
 from fleets import EASY, LARGE, SMALL, chat, decide, fleet
-from k9_broker.errors import BackendRateLimited, BackendUnavailable
+from k9_broker.errors import (
+    BackendCredentials,
+    BackendQuotaExceeded,
+    BackendRateLimited,
+    BackendUnavailable,
+    K9Error,
+)
 from k9_broker.failover import onward
 from k9_broker.jobs import Job, JobState
 from k9_broker.requests import Kind, Operation, Priority, Privacy
@@ -119,19 +125,43 @@ def test_only_the_backend_that_recovered() -> None:
 
 
 @pytest.mark.parametrize(
-    ("down", "words"),
+    ("down", "error", "words", "wait"),
     [
-        (filters.OPEN, "has failed lately"),
-        (filters.NO_QUOTA, "no quota"),
-        (filters.NO_CREDENTIALS, "refuses its worker's credentials"),
+        (filters.OPEN, BackendUnavailable, "has failed lately", 17),
+        (filters.NO_QUOTA, BackendQuotaExceeded, "no quota", None),
+        (filters.NO_CREDENTIALS, BackendCredentials, "refuses its worker's key", None),
     ],
 )
-def test_a_caller_is_told_why_nobody_is_fit(down: str, words: str) -> None:
+def test_a_caller_is_told_why_nobody_is_fit(
+    down: str, error: type[K9Error], words: str, wait: float | None
+) -> None:
     asked = chat(model=SMALL)
-    said = refusal(asked, decide(asked, fleet(local_small={"down": down})))
-    assert isinstance(said, BackendUnavailable)
+    said = refusal(asked, decide(asked, fleet(local_small={"down": down, "down_seconds": 17.0})))
+    assert type(said) is error
     assert words in said.message
-    assert said.retry_after
+    assert (said.retry_after, said.retryable) == (wait, wait is not None)
+
+
+@pytest.mark.parametrize(
+    ("priority", "seconds", "waits"),
+    [
+        (Priority.INTERACTIVE, 1.0, True),
+        (Priority.INTERACTIVE, 5.1, False),
+        (Priority.BATCH, 30.0, True),
+    ],
+)
+def test_where_there_is_no_other_a_short_wait_is_better_than_a_refusal(
+    priority: Priority, seconds: float, waits: bool
+) -> None:
+    asked = replace(chat(model=SMALL), priority=priority)
+    down = fleet(local_small={"down": filters.OPEN, "down_seconds": seconds})
+    decision = decide(asked, down)
+    assert [one.backend for one in decision.candidates] == (["local-small"] if waits else [])
+    assert ("local-small" in [one.backend for one in decision.removals]) is not waits
+    if waits:
+        assert decision.candidates[0].wait == seconds
+    free = decide(replace(asked, model="auto"), down)
+    assert "local-small" not in [one.backend for one in free.candidates]
 
 
 def test_an_interactive_caller_does_not_wait_for_a_rate_limit_and_a_batch_does() -> None:

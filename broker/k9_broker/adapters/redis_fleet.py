@@ -158,6 +158,7 @@ def _view(said: list[tuple[Announcement, bool]], depth_of: Mapping[str, Sequence
         latencies=_mean_latencies(of),
         slot_usd_per_hour=sum((one.gpu_usd_per_hour or 0.0) / one.slots for one in of) / len(of),
         down=_down(live),
+        down_seconds=_down_seconds(live),
         paced_seconds=min((one.paced_seconds for one in live), default=0.0),
         instances=tuple((one.node, instance) for one in live for instance in one.instances),
     )
@@ -180,6 +181,12 @@ def _down(live: Sequence[Announcement]) -> str:
     if all(instance.state is CircuitState.OUT for instance in states):
         return f"out:{states[0].reason}"
     return OPEN
+
+
+def _down_seconds(live: Sequence[Announcement]) -> float:
+    """Seconds until the first of the instances is tried again, when none may be called now."""
+    waits = [one.retry_seconds for said in live for one in said.instances if one.retry_seconds is not None]
+    return min(waits, default=0.0) if _down(live) == OPEN else 0.0
 
 
 def _mean_latencies(of: Sequence[Announcement]) -> dict[str, Latency]:

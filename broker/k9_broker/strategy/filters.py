@@ -30,7 +30,7 @@ NO_STREAM = "streaming-not-supported"
 NO_DIMENSIONS = "dimensions-not-supported"
 
 LONGEST_PACE = 5.0
-"""Seconds an interactive request may wait for a backend's rate limit."""
+"""Seconds an interactive request may wait for a rate limit, or for a backend that is down for a moment."""
 
 Filter = Callable[[Needs, Place], str | None]
 """The reason why the place may not take the request, or `None`."""
@@ -76,6 +76,16 @@ def pace(needs: Needs, place: Place) -> str | None:
     """An interactive caller would not wait so long for a turn; a batch does."""
     soon = place.backend.paced_seconds <= LONGEST_PACE or needs.request.priority is Priority.BATCH
     return None if soon else RATE_LIMITED
+
+
+def back_soon(needs: Needs, place: Place) -> bool:
+    """Whether a place that `LIFE` removed is worth waiting for when there is no other."""
+    view = place.backend
+    if not view.workers or view.down not in ("", OPEN):
+        return False
+    return (
+        needs.request.priority is Priority.BATCH or max(view.down_seconds, view.paced_seconds) <= LONGEST_PACE
+    )
 
 
 CAPABILITIES: tuple[Filter, ...] = (capability, output_limit)

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from k9_broker.errors import (
+    BackendCredentials,
+    BackendQuotaExceeded,
     BackendRateLimited,
     BackendUnavailable,
     BudgetExhausted,
@@ -27,11 +31,11 @@ _UNABLE = {
     filters.NO_DIMENSIONS: ("these dimensions", "dimensions"),
     filters.ANSWER_TOO_LONG: ("so long an answer", "max_tokens"),
 }
-_DOWN = {
-    filters.OPEN: "has failed lately, and is tried again soon",
-    filters.NO_QUOTA: "has no quota left",
-    filters.NO_CREDENTIALS: "refuses its worker's credentials",
+_DOWN: Mapping[str, tuple[type[K9Error], str]] = {
+    filters.NO_QUOTA: (BackendQuotaExceeded, "has no quota left, until its operator raises it"),
+    filters.NO_CREDENTIALS: (BackendCredentials, "refuses its worker's key, until its operator mends it"),
 }
+"""What waiting does not heal."""
 _TEXT = {Operation.CHAT: "messages", Operation.COMPLETIONS: "prompt", Operation.EMBEDDINGS: "input"}
 
 
@@ -59,16 +63,21 @@ def refusal(request: InferenceRequest, decision: Decision) -> K9Error:
         return BackendUnavailable(
             why if filters.LOCAL_ONLY in reasons else None, param="model", retry_after=5
         )
-    if ill := sorted(reasons & filters.DOWN):
-        why = _DOWN[ill[0]] if len(ill) == 1 else "is down"
+    soonest = retry_after(min((one.wait for one in decision.standby), default=5))
+    if ill := reasons & filters.DOWN:
         who = f"{stays} what" if filters.LOCAL_ONLY in reasons else "What"
+        for reason, (error, why) in _DOWN.items():
+            if ill == {reason} and filters.RATE_LIMITED not in reasons:
+                return error(f"{who} serves this model {why}.")
         return BackendUnavailable(
-            f"{who} serves this model {why}. `k9 doctor` says what to mend.", param="model", retry_after=5
+            f"{who} serves this model has failed lately. `k9 doctor` says what is wrong.",
+            param="model",
+            retry_after=soonest,
         )
     if filters.RATE_LIMITED in reasons:
         return BackendRateLimited(
             "The rate limit of every backend that serves this model is reached. Try again later.",
-            retry_after=retry_after(min(one.wait for one in decision.standby)),
+            retry_after=soonest,
         )
     if filters.LOCAL_ONLY in reasons:
         fix = "Start one that can, or ask for another model."
