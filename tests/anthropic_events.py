@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from k9_broker.dialects.anthropic import Anthropic
+from k9_broker.dialects.anthropic.dialect import Anthropic
 from k9_broker.requests import InferenceRequest, Operation
 
 DIALECT = Anthropic()

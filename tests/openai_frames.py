@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from k9_broker.dialects.openai import OpenAICompatible
+from k9_broker.dialects.openai.dialect import OpenAICompatible
 from k9_broker.requests import InferenceRequest, Operation
 
 DIALECT = OpenAICompatible()

@@ -14,7 +14,7 @@ from conformance.cases import SEEN_AS
 from conformance.dialects import taken
 from contract_examples import ERRORS, NO_ANSWERS, STREAM_ERRORS, WAITS, Example, examples_of, names
 from k9_broker.dialects.base import Dialect
-from k9_broker.dialects.folding import fold
+from k9_broker.dialects.openai.folding import fold
 from k9_broker.dialects.registry import dialect_named
 from k9_broker.dialects.wire_errors import discreet
 from k9_broker.errors import BackendError, K9Error

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from contract_examples import errors_of
 from k9_broker import errors
-from k9_broker.dialects.tgi import Tgi
+from k9_broker.dialects.tgi.dialect import Tgi
 from k9_broker.health import Load
 from k9_broker.requests import InferenceRequest, Operation
 from k9_broker.results import Usage, Vectors

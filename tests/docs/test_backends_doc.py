@@ -14,11 +14,11 @@ import pytest
 
 from k9_broker.backends import Backend, Instance
 from k9_broker.cards import EMBEDDING
-from k9_broker.dialects.anthropic_request import DEFAULT_MAX_TOKENS, DEFAULT_VERSION, OWN_OPTIONS
-from k9_broker.dialects.azure import API_VERSION, Azure
-from k9_broker.dialects.openai import OpenAICompatible
+from k9_broker.dialects.anthropic.request import DEFAULT_MAX_TOKENS, DEFAULT_VERSION, OWN_OPTIONS
+from k9_broker.dialects.openai.azure import API_VERSION, Azure
+from k9_broker.dialects.openai.dialect import OpenAICompatible
+from k9_broker.dialects.openai.vllm import Vllm
 from k9_broker.dialects.registry import DIALECTS, dialect_named
-from k9_broker.dialects.vllm import Vllm
 from k9_broker.errors import CircuitOpen, UnsupportedParameter
 from k9_broker.failover import RETURNED
 from k9_broker.requests import InferenceRequest, Operation

@@ -9,7 +9,7 @@ import openai
 import pytest
 
 from k9_broker.dialects.finish_reasons import finish_reason
-from k9_broker.dialects.openai_stream import OpenAIStream
+from k9_broker.dialects.openai.stream import OpenAIStream
 from k9_broker.requests import InferenceRequest, Operation
 from menagerie import CHATTING, CLIENT_KEY, HELLO, TOOLS, USE_BOTH, Menagerie, only
 

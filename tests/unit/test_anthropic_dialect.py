@@ -9,7 +9,7 @@ import pytest
 
 from anthropic_events import CHAT
 from k9_broker import errors
-from k9_broker.dialects.anthropic import Anthropic
+from k9_broker.dialects.anthropic.dialect import Anthropic
 from k9_broker.dialects.registry import dialect_named
 from k9_broker.limits import Limit, RateLimits
 from k9_broker.models import ModelCard

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from k9_broker import errors
-from k9_broker.dialects.anthropic_messages import conversation
+from k9_broker.dialects.anthropic.messages import conversation
 
 PNG = "data:image/png;base64,aGk="
 PDF = "data:application/pdf;base64,JVBERg=="

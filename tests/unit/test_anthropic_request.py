@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from k9_broker import errors
-from k9_broker.dialects.anthropic import Anthropic
+from k9_broker.dialects.anthropic.dialect import Anthropic
 from k9_broker.requests import InferenceRequest, Operation
 
 DIALECT = Anthropic()

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from anthropic_events import CHAT, DIALECT, begin, block, end, folded, replay, text, thinking, tool_use, wire
 from k9_broker import errors
-from k9_broker.dialects.anthropic_answer import result
-from k9_broker.dialects.anthropic_events import whole_message
+from k9_broker.dialects.anthropic.answer import result
+from k9_broker.dialects.anthropic.events import whole_message
 
 PING = {"type": "ping"}
 SIGNED = {"type": "thinking", "thinking": "", "signature": "c2ln"}

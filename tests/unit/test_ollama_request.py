@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from k9_broker import errors
-from k9_broker.dialects.ollama import Ollama
+from k9_broker.dialects.ollama.dialect import Ollama
 from k9_broker.requests import InferenceRequest, Operation
 
 DIALECT = Ollama()

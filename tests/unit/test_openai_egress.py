@@ -12,7 +12,7 @@ from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
 from k9_api import jobview
 from k9_api.dialects.openai import egress
-from k9_broker.dialects.folding import fold
+from k9_broker.dialects.openai.folding import fold
 from k9_broker.errors import BackendError
 from k9_broker.jobs import Job, JobState
 from k9_broker.requests import Kind, Operation, Priority

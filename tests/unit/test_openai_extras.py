@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from k9_broker.dialects.openai import OpenAICompatible
+from k9_broker.dialects.openai.dialect import OpenAICompatible
 from k9_broker.requests import InferenceRequest, Operation
 from openai_frames import frame, replay
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from k9_broker import errors
-from k9_broker.dialects.openai import OpenAICompatible
+from k9_broker.dialects.openai.dialect import OpenAICompatible
 from k9_broker.requests import InferenceRequest, Operation
 from openai_frames import frame, replay
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from k9_broker.dialects.rate_limits import read_limits
+from k9_broker.dialects.openai.rate_limits import read_limits
 from k9_broker.dialects.registry import dialect_named
 from k9_broker.limits import Limit, RateLimits
 

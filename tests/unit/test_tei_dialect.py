@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from k9_broker import errors
-from k9_broker.dialects.tgi import Tgi
+from k9_broker.dialects.tgi.dialect import Tgi
 from k9_broker.models import ModelCard
 from k9_broker.requests import InferenceRequest, Operation
 from k9_broker.results import Usage, Vectors, pack

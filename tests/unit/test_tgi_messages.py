@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from k9_broker.dialects.tgi import Tgi
-from k9_broker.dialects.tgi_messages import messages
+from k9_broker.dialects.tgi.dialect import Tgi
+from k9_broker.dialects.tgi.messages import messages
 from k9_broker.errors import UnsupportedParameter
 from k9_broker.requests import InferenceRequest, Operation
 

@@ -9,7 +9,7 @@ import pytest
 
 from k9_broker import errors
 from k9_broker.dialects.registry import dialect_named
-from k9_broker.dialects.tgi import Tgi
+from k9_broker.dialects.tgi.dialect import Tgi
 from k9_broker.requests import InferenceRequest, Operation
 
 DIALECT = Tgi()

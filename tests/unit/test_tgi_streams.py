@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from k9_broker import errors
-from k9_broker.dialects.tgi import Tgi
-from k9_broker.dialects.tgi_stream import StopTail, without_stop
+from k9_broker.dialects.tgi.dialect import Tgi
+from k9_broker.dialects.tgi.stream import StopTail, without_stop
 from k9_broker.requests import InferenceRequest, Operation
 
 DIALECT = Tgi()

@@ -21,7 +21,7 @@ from k9_api.reading import read_body
 from k9_api.routes.describe import json_body
 from k9_api.waiting import end_within, owned, relayed, seconds_to_wait
 from k9_api.walk import job_headers
-from k9_broker.dialects.folding import fold
+from k9_broker.dialects.openai.folding import fold
 from k9_broker.errors import (
     BadRequest,
     IdempotencyConflict,

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from k9_broker.dialects.anthropic import Anthropic
-from k9_broker.dialects.azure import Azure
+from k9_broker.dialects.anthropic.dialect import Anthropic
 from k9_broker.dialects.base import Dialect
-from k9_broker.dialects.llamacpp import LlamaCpp
-from k9_broker.dialects.ollama import Ollama
-from k9_broker.dialects.openai import OpenAI, OpenAICompatible
-from k9_broker.dialects.tgi import Tgi
-from k9_broker.dialects.vllm import Vllm
+from k9_broker.dialects.ollama.dialect import Ollama
+from k9_broker.dialects.openai.azure import Azure
+from k9_broker.dialects.openai.dialect import OpenAI, OpenAICompatible
+from k9_broker.dialects.openai.llamacpp import LlamaCpp
+from k9_broker.dialects.openai.vllm import Vllm
+from k9_broker.dialects.tgi.dialect import Tgi
 from k9_broker.errors import ConfigurationError
 
 _OPENAI = OpenAICompatible()

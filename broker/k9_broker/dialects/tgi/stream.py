@@ -15,9 +15,9 @@ from pydantic_core import from_json
 
 from k9_broker.dialects.base import read_usage, unreadable, usage_chunk
 from k9_broker.dialects.finish_reasons import finish_reason
-from k9_broker.dialects.openai_stream import OpenAIStream
+from k9_broker.dialects.openai.stream import OpenAIStream
 from k9_broker.dialects.sse import ServerEvent, SseParser
-from k9_broker.dialects.tgi_request import SERVED, stops
+from k9_broker.dialects.tgi.request import SERVED, stops
 from k9_broker.dialects.wire_errors import in_band
 from k9_broker.errors import StreamTruncated
 from k9_broker.requests import InferenceRequest

@@ -9,7 +9,7 @@ from pydantic_core import from_json
 
 from k9_broker.dialects.base import usage_chunk
 from k9_broker.dialects.ndjson import NdjsonParser
-from k9_broker.dialects.ollama_answer import checked, head_of, message_of, read, reason_of, usage_of
+from k9_broker.dialects.ollama.answer import checked, head_of, message_of, read, reason_of, usage_of
 from k9_broker.dialects.tool_calls import ToolCallStream
 from k9_broker.errors import StreamTruncated
 from k9_broker.requests import InferenceRequest, Operation

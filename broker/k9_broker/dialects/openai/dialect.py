@@ -14,10 +14,10 @@ from pydantic_core import to_json
 
 from k9_broker.dialects import wire_errors
 from k9_broker.dialects.base import JSON_HEADERS, Dialect, Options, StreamParser, WireRequest
-from k9_broker.dialects.openai_answer import read_answer, read_models
-from k9_broker.dialects.openai_request import GUIDED, Server, embeddings_body, text_body
-from k9_broker.dialects.openai_stream import OpenAIStream
-from k9_broker.dialects.rate_limits import read_limits
+from k9_broker.dialects.openai.answer import read_answer, read_models
+from k9_broker.dialects.openai.rate_limits import read_limits
+from k9_broker.dialects.openai.request import GUIDED, Server, embeddings_body, text_body
+from k9_broker.dialects.openai.stream import OpenAIStream
 from k9_broker.errors import BadRequest, K9Error
 from k9_broker.limits import RateLimits
 from k9_broker.models import ModelCard

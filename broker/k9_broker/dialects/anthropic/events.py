@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic_core import from_json
 
-from k9_broker.dialects.anthropic_errors import in_band
+from k9_broker.dialects.anthropic.errors import in_band
 from k9_broker.dialects.base import unreadable
 from k9_broker.dialects.sse import ServerEvent, SseParser
 from k9_broker.errors import StreamTruncated

@@ -10,10 +10,11 @@ from typing import Any
 
 from pydantic_core import from_json, to_json
 
-from k9_broker.dialects import ollama_answer, wire_errors
+from k9_broker.dialects import wire_errors
 from k9_broker.dialects.base import JSON_HEADERS, Dialect, Options, StreamParser, WireRequest, unreadable
-from k9_broker.dialects.ollama_request import request_body
-from k9_broker.dialects.ollama_stream import OllamaStream
+from k9_broker.dialects.ollama import answer
+from k9_broker.dialects.ollama.request import request_body
+from k9_broker.dialects.ollama.stream import OllamaStream
 from k9_broker.errors import K9Error
 from k9_broker.health import Load
 from k9_broker.models import ModelCard
@@ -46,7 +47,7 @@ class Ollama(Dialect):
         return WireRequest("POST", _PATHS[request.operation], body, JSON_HEADERS)
 
     def parse(self, request: InferenceRequest, body: bytes) -> Result:
-        return ollama_answer.whole(request, body)
+        return answer.whole(request, body)
 
     def parser(self, request: InferenceRequest) -> StreamParser:
         return OllamaStream(request)
@@ -61,7 +62,7 @@ class Ollama(Dialect):
 
     def parse_models(self, body: bytes) -> Mapping[str, ModelCard]:
         """Each model as listed, and without its tag where that is `latest`, as Ollama itself allows."""
-        listed = ollama_answer.read(body).get("models")
+        listed = answer.read(body).get("models")
         if not isinstance(listed, list):
             raise unreadable("has no list of models")
         return {name: ModelCard() for name in _names(listed)}
@@ -76,7 +77,7 @@ class Ollama(Dialect):
         parameters set `num_ctx`, no more than that. Without either it is an upper bound: the server
         then decides by its memory, and refuses what is too long.
         """
-        found = ollama_answer.read(body)
+        found = answer.read(body)
         capable = found.get("capabilities")
         capable = [word for word in capable if isinstance(word, str)] if isinstance(capable, list) else []
         made_for = _made_for(found.get("model_info"))

@@ -7,9 +7,9 @@ from typing import Any
 
 from k9_broker.dialects.base import Options, WireRequest
 from k9_broker.dialects.exposition import samples
-from k9_broker.dialects.openai import OpenAICompatible
-from k9_broker.dialects.openai_answer import read_models
-from k9_broker.dialects.openai_request import GUIDED, Server
+from k9_broker.dialects.openai.answer import read_models
+from k9_broker.dialects.openai.dialect import OpenAICompatible
+from k9_broker.dialects.openai.request import GUIDED, Server
 from k9_broker.dialects.parameters import unsupported
 from k9_broker.health import Load
 from k9_broker.models import ModelCard

@@ -11,7 +11,7 @@ from typing import Any
 
 from k9_broker.dialects.base import Options
 from k9_broker.dialects.parameters import HARMLESS, given, refuse_unknown, unsupported
-from k9_broker.dialects.tgi_messages import messages, tools_of
+from k9_broker.dialects.tgi.messages import messages, tools_of
 from k9_broker.errors import BadRequest, UnsupportedParameter
 from k9_broker.requests import InferenceRequest
 

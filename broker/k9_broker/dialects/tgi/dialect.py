@@ -12,13 +12,14 @@ from typing import Any
 
 from pydantic_core import from_json, to_json
 
-from k9_broker.dialects import tei, wire_errors
+from k9_broker.dialects import wire_errors
 from k9_broker.dialects.base import JSON_HEADERS, Dialect, Options, StreamParser, WireRequest, unreadable
 from k9_broker.dialects.exposition import total
 from k9_broker.dialects.finish_reasons import finish_reason
-from k9_broker.dialects.openai import OpenAICompatible
-from k9_broker.dialects.tgi_request import chat_body, generate_body, stops
-from k9_broker.dialects.tgi_stream import (
+from k9_broker.dialects.openai.dialect import OpenAICompatible
+from k9_broker.dialects.tgi import tei
+from k9_broker.dialects.tgi.request import chat_body, generate_body, stops
+from k9_broker.dialects.tgi.stream import (
     TgiChatStream,
     TgiGenerateStream,
     chat_head,

@@ -10,10 +10,10 @@ from pydantic_core import from_json
 
 from k9_broker.dialects import wire_errors
 from k9_broker.dialects.base import Options, WireRequest
-from k9_broker.dialects.folding import fold
-from k9_broker.dialects.openai import OpenAICompatible
-from k9_broker.dialects.openai_request import GUIDED, Server
-from k9_broker.dialects.openai_stream import OpenAIStream
+from k9_broker.dialects.openai.dialect import OpenAICompatible
+from k9_broker.dialects.openai.folding import fold
+from k9_broker.dialects.openai.request import GUIDED, Server
+from k9_broker.dialects.openai.stream import OpenAIStream
 from k9_broker.dialects.parameters import unsupported
 from k9_broker.errors import BadRequest, K9Error
 from k9_broker.health import Load

@@ -9,11 +9,11 @@ from typing import Any
 
 from pydantic_core import from_json, to_json
 
-from k9_broker.dialects import anthropic_errors
-from k9_broker.dialects.anthropic_answer import result
-from k9_broker.dialects.anthropic_events import whole_message
-from k9_broker.dialects.anthropic_request import DEFAULT_VERSION, request_body
-from k9_broker.dialects.anthropic_stream import AnthropicStream
+from k9_broker.dialects.anthropic import errors
+from k9_broker.dialects.anthropic.answer import result
+from k9_broker.dialects.anthropic.events import whole_message
+from k9_broker.dialects.anthropic.request import DEFAULT_VERSION, request_body
+from k9_broker.dialects.anthropic.stream import AnthropicStream
 from k9_broker.dialects.base import JSON_HEADERS, Dialect, Options, StreamParser, WireRequest, unreadable
 from k9_broker.errors import K9Error
 from k9_broker.limits import Limit, RateLimits
@@ -59,7 +59,7 @@ class Anthropic(Dialect):
         if body.startswith((b"event:", b"data:", b":")):  # long answers come as a stream, see `build`
             return result(request, whole_message(body))
         answer = _object(body)
-        if error := anthropic_errors.in_band(answer):
+        if error := errors.in_band(answer):
             raise error
         return result(request, answer)
 
@@ -67,13 +67,13 @@ class Anthropic(Dialect):
         return AnthropicStream(request)
 
     def error(self, status: int, headers: Mapping[str, str], body: bytes) -> K9Error:
-        return anthropic_errors.of_response(status, headers, body)
+        return errors.of_response(status, headers, body)
 
     def relax(self, request: InferenceRequest, error: K9Error, options: Options) -> Options | None:
         """Turn `reasoning_effort` into a budget of tokens for a model that refused it as effort."""
         known = tuple(options.get("budget_models", ()))
         asked = request.body.get("reasoning_effort") and not request.body.get("thinking")
-        if not asked or request.model in known or not anthropic_errors.wants_budgets(error):
+        if not asked or request.model in known or not errors.wants_budgets(error):
             return None
         return {**options, "budget_models": (*known, request.model)}
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from k9_broker.dialects.anthropic_messages import SERVER, conversation, unsupported
+from k9_broker.dialects.anthropic.messages import SERVER, conversation, unsupported
 from k9_broker.dialects.base import Options
 from k9_broker.dialects.parameters import HARMLESS, Harmless, given, refuse_unknown
 from k9_broker.errors import BadRequest

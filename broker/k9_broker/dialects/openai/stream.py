@@ -14,7 +14,7 @@ from pydantic_core import from_json
 
 from k9_broker.dialects.base import read_usage, unreadable, usage_chunk
 from k9_broker.dialects.finish_reasons import finish_reason
-from k9_broker.dialects.openai_answer import settle_extras, settle_reasoning
+from k9_broker.dialects.openai.answer import settle_extras, settle_reasoning
 from k9_broker.dialects.sse import ServerEvent, SseParser
 from k9_broker.dialects.tool_calls import ToolCallStream
 from k9_broker.dialects.wire_errors import in_band

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from k9_broker.dialects.anthropic_answer import ending, explanation, head_of, usage_of
-from k9_broker.dialects.anthropic_events import Event, EventReader, part, told
+from k9_broker.dialects.anthropic.answer import ending, explanation, head_of, usage_of
+from k9_broker.dialects.anthropic.events import Event, EventReader, part, told
 from k9_broker.dialects.base import usage_chunk
 from k9_broker.dialects.tool_calls import ToolCallStream
 from k9_broker.errors import StreamTruncated
