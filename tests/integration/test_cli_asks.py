@@ -46,7 +46,7 @@ def test_queues_shows_every_backend(k9: Stack) -> None:
     assert shown.exit_code == 0
     header, row = (line.split() for line in shown.output.splitlines())
     assert header[:4] == ["backend", "kind", "models", "workers"]
-    expected = "fake local fake-chat +1 1 0 of 32 0 0 0.0 s 0.0 s fit"
+    expected = "fake local fake-chat(+1) 1 0 of 32 0 0 0.0 s 0.0 s fit"
     assert row == expected.split()
 
 

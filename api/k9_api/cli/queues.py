@@ -24,7 +24,11 @@ def queues(url: Url = None) -> None:
     table = Table(box=None, header_style="bold", padding=(0, 1, 0, 0))
     for name in COLUMNS:
         words = name in ("backend", "kind", "models", "state")
-        table.add_column(name, no_wrap=True, justify="left" if words else "right")
+        # Where the terminal is narrow, only the models' names are cut.
+        fixed = name != "models"
+        table.add_column(
+            name, no_wrap=fixed, overflow="ellipsis", justify="left" if words else "right", min_width=4
+        )
     for backend in backends:
         table.add_row(*_row(backend))
     Console().print(table)
@@ -32,7 +36,7 @@ def queues(url: Url = None) -> None:
 
 def _row(backend: dict[str, Any]) -> list[str]:
     models = backend["models"]
-    more = f" +{len(models) - 1}" if len(models) > 1 else ""
+    more = f"(+{len(models) - 1})" if len(models) > 1 else ""
     waiting, wait = backend["waiting"], backend["estimated_wait_seconds"]
     return [
         backend["backend"],
