@@ -193,7 +193,7 @@ def test_a_worker_that_cannot_serve_does_not_replace_one_that_does(up: Up) -> No
     path = up.folder / "k9.toml"
     path.write_text(path.read_text().replace('name = "b"', 'name = "b"\napi_key_env = "NOT_SET_ANYWHERE"'))
     done = up.reload()
-    assert done.returncode == 0
+    assert done.returncode == 1
     assert "b: its new worker is not ready" in done.stdout
     assert up.said["pids"]["worker-b"] == before
     assert up.chat("fake-chat") == 200

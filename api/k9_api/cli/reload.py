@@ -23,7 +23,7 @@ def reload(
     """Have the running `k9 up` read k9.toml again: backends, routing, aliases, tenants, without losing a job.
 
     New and changed backends get their worker before old ones leave. A configuration that is not valid
-    changes nothing. Exit codes: 0 done, 1 refused or not done in time, 2 not valid, or nothing runs.
+    changes nothing. Exit codes: 0 done, 1 refused, or not all of it is ready, 2 not valid, or nothing runs.
     """
     from k9_api.up import state
     from k9_broker.settings import load_settings
@@ -41,6 +41,8 @@ def reload(
         fail("reload", f"refused, and the old configuration stays in force. {said['refused']}", 1)
     for line in said["told"]:
         typer.echo(line)
+    if not said["complete"]:
+        raise typer.Exit(1)
 
 
 def _check(config: str | None) -> None:

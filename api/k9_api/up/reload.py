@@ -42,6 +42,8 @@ class Reloaded:
     number: int
     told: tuple[str, ...] = ()
     refused: str = ""
+    complete: bool = True
+    """Whether every worker that was to come is ready."""
     backends: tuple[str, ...] = ()
 
 
@@ -71,7 +73,7 @@ class Reloader:
             _same_kinds(self._now.found.backends, new.found.backends)
         except ConfigurationError as error:
             return Reloaded(self._number, refused=error.message, backends=self._names())
-        told = await self._bring(new)
+        told, complete = await self._bring(new)
         told += needs_restart(self._now.settings, new.settings)
         self._now = Configured(
             # What is told to need a restart is told again until that has happened.
@@ -79,9 +81,10 @@ class Reloader:
             new.found,
             new.every,
         )
-        return Reloaded(self._number, tuple(told), backends=self._names())
+        return Reloaded(self._number, tuple(told), complete=complete, backends=self._names())
 
-    async def _bring(self, new: Configured) -> list[str]:
+    async def _bring(self, new: Configured) -> tuple[list[str], bool]:
+        """What is told of it, and whether all that was to come is ready."""
         running = self._workers()
         wanted = self._wanted(new, running)
         all_changed = read_by_workers(self._now.settings) != read_by_workers(new.settings)
@@ -104,7 +107,7 @@ class Reloader:
             if child.process.role is Role.API:
                 child.hang_up()
         await asyncio.gather(*(self._supervisor.part(child) for child in leaving))
-        return told
+        return told, all(ready for _, ready in joined)
 
     def _wanted(self, new: Configured, running: Mapping[str, Child]) -> dict[str, Process]:
         """The worker of each backend; one that replaces another has a name of its own."""

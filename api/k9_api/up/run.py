@@ -93,6 +93,7 @@ async def _keep_going(
                     reloads=done.number,
                     told=done.told,
                     refused=done.refused,
+                    complete=done.complete,
                 )
             if up and state_dir and written != (said := replace(up, pids=_pids(supervisor))):
                 state.write(state_dir, said)

@@ -42,6 +42,8 @@ class Up:
     """What the last time changed."""
     refused: str = ""
     """Why the last time changed nothing."""
+    complete: bool = True
+    """Whether every worker that was to come then is ready."""
 
 
 def with_flower(up: Up, url: str, password: str) -> Up:
