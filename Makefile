@@ -36,7 +36,7 @@ $(OLD_SDK): $(VENV)/dev
 	$(BIN)/python -m pip install --quiet --target $@.new anthropic==0.125.0
 	mv $@.new $@
 
-test: $(VENV)/dev $(OLD_SDK)  ## Install and pass all tests (about ten minutes on two cores)
+test: $(VENV)/dev $(OLD_SDK)  ## Install and pass all tests (about eleven minutes on two cores)
 	$(BIN)/k9 model fetch minilm
 	$(BIN)/pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
