@@ -109,6 +109,10 @@ class InferenceRequest:
             return self
         return replace(self, model=model, body={**self.body, "model": model})
 
+    def streaming(self, wanted: bool) -> Self:
+        """The same request, with its answer streamed or whole."""
+        return self if self.stream is wanted else replace(self, body={**self.body, "stream": wanted})
+
     def dump(self) -> bytes:
         """JSON for the job record; `load` is its inverse."""
         return to_json({name: getattr(self, name) for name in self.__slots__})

@@ -11,6 +11,7 @@ from k9_broker.health import InstanceHealth
 from k9_broker.models import Latency, ModelCard
 from k9_broker.requests import Kind, Operation, Priority
 
+NO_WORKER = "no-worker"
 _NOTHING_KNOWN = ModelCard()
 
 
@@ -50,9 +51,13 @@ class BackendView:
     """Each instance as each live worker, named first, sees it."""
 
     @property
+    def unfit(self) -> str:
+        """Why it is not to be called now; empty when a worker of it is alive and has an instance to call."""
+        return self.down if self.workers else NO_WORKER
+
+    @property
     def fit(self) -> bool:
-        """A worker of it is alive, and has an instance to call."""
-        return self.workers > 0 and not self.down
+        return not self.unfit
 
     def card(self, model: str) -> ModelCard:
         """What is known of a model here; an empty card when nothing is."""

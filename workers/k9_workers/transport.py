@@ -6,7 +6,6 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
-from dataclasses import replace
 
 import httpx
 
@@ -87,14 +86,14 @@ class HttpCaller:
         """The whole answer. Long lists of embedding inputs go in parts and come back as one result."""
         if request.operation is Operation.EMBEDDINGS:
             return await self._embed(request)
-        return await self._whole(_streamed(request, False))
+        return await self._whole(request.streaming(False))
 
     async def stream(self, request: InferenceRequest) -> AsyncGenerator[Chunk, None]:
         """The answer in OpenAI-shaped chunks, the last of which carries the usage.
 
         Close the iterator (`contextlib.aclosing`) to stop early: its connection is closed at once.
         """
-        request = _streamed(request, True)
+        request = request.streaming(True)
         parser = self._dialect.parser(request)
         try:
             async with self._accepted(request) as response:
@@ -193,12 +192,6 @@ class HttpCaller:
     async def _refusal(self, response: httpx.Response) -> K9Error:
         body = await self._connections.read(response)
         return self._dialect.error(response.status_code, response.headers, body)
-
-
-def _streamed(request: InferenceRequest, stream: bool) -> InferenceRequest:
-    if request.stream is stream:
-        return request
-    return replace(request, body={**request.body, "stream": stream})
 
 
 def _rest(parser: StreamParser, lost: BackendError) -> list[Chunk]:

@@ -20,7 +20,7 @@ from k9_broker.naming import queue_name
 from k9_broker.ports import Ledger
 from k9_broker.requests import Kind, Priority
 from k9_broker.snapshot import BackendView, Snapshot
-from k9_broker.strategy.filters import LONGEST_PACE, NO_WORKER
+from k9_broker.strategy.filters import LONGEST_PACE
 
 logger = logging.getLogger(__name__)
 
@@ -66,7 +66,6 @@ class Mover:
             if other.fit
         }
         queue = queue_name(view.kind, view.name, priority)
-        why = view.down or NO_WORKER
         moved = start = 0
         while time.monotonic() < until and any(left > 0 for left in room.values()):
             ids = await self._commands.command("ZRANGE", keys.waiting(queue), start, start + _PAGE - 1)
@@ -79,7 +78,7 @@ class Mover:
                 else:
                     start += 1  # it stays where it is in the index
         if moved:
-            logger.info("%s: %d jobs moved on (%s)", view.name, moved, why)
+            logger.info("%s: %d jobs moved on (%s)", view.name, moved, view.unfit)
         return moved
 
     async def _moved(
@@ -92,7 +91,7 @@ class Mover:
             return None
         if job.backend != view.name:
             return None
-        why = view.down or NO_WORKER
+        why = view.unfit
         places = onward(explained, job, snapshot, reason=f"failover:{why}")
         free = [one for one in places if room[one.backend] > 0]
         home = job.home or ("" if job.reason == RETURNED else view.name)  # it comes back once

@@ -137,6 +137,7 @@ def _view(said: list[tuple[Announcement, bool]], depth_of: Mapping[str, Sequence
     live = [announcement for announcement, is_alive in said if is_alive]
     of = live or [announcement for announcement, _ in said]
     in_flight, interactive, interactive_age, batch, batch_age = depth_of[f"{of[0].kind}.{of[0].backend}"]
+    down = _down(live)
     return BackendView(
         name=of[0].backend,
         kind=of[0].kind,
@@ -157,8 +158,8 @@ def _view(said: list[tuple[Announcement, bool]], depth_of: Mapping[str, Sequence
         cards={model: card for one in of for model, card in one.cards.items()},
         latencies=_mean_latencies(of),
         slot_usd_per_hour=sum((one.gpu_usd_per_hour or 0.0) / one.slots for one in of) / len(of),
-        down=_down(live),
-        down_seconds=_down_seconds(live),
+        down=down,
+        down_seconds=_down_seconds(live) if down == OPEN else 0.0,
         paced_seconds=min((one.paced_seconds for one in live), default=0.0),
         instances=tuple((one.node, instance) for one in live for instance in one.instances),
     )
@@ -184,9 +185,9 @@ def _down(live: Sequence[Announcement]) -> str:
 
 
 def _down_seconds(live: Sequence[Announcement]) -> float:
-    """Seconds until the first of the instances is tried again, when none may be called now."""
+    """Seconds until the first of the instances is tried again."""
     waits = [one.retry_seconds for said in live for one in said.instances if one.retry_seconds is not None]
-    return min(waits, default=0.0) if _down(live) == OPEN else 0.0
+    return min(waits, default=0.0)
 
 
 def _mean_latencies(of: Sequence[Announcement]) -> dict[str, Latency]:

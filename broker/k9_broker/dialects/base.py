@@ -6,6 +6,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from pydantic_core import from_json
+
 from k9_broker.errors import BackendError, K9Error
 from k9_broker.health import Load
 from k9_broker.limits import RateLimits
@@ -143,6 +145,31 @@ def read_usage(usage: Any) -> Usage:
         return Usage.from_openai(usage)
     except (AttributeError, TypeError, ValueError, OverflowError):
         return Usage()
+
+
+def json_value(body: bytes) -> Any:
+    """What the JSON in `body` says. Raises `BackendError` when it is none."""
+    try:
+        return from_json(body)
+    except ValueError:
+        raise unreadable("is not JSON") from None
+
+
+def json_object(body: bytes) -> Mapping[str, Any]:
+    """The object in `body`. Raises `BackendError` when it holds something else."""
+    answer = json_value(body)
+    if not isinstance(answer, dict):
+        raise unreadable("is not a JSON object")
+    return answer
+
+
+def read_models(body: bytes) -> Mapping[str, Mapping[str, Any]]:
+    """The entries of a list of models, as OpenAI and Anthropic write it, by their ids."""
+    data = json_object(body).get("data")
+    if not isinstance(data, list):
+        raise unreadable("has no list of models")
+    items = [item for item in data if isinstance(item, Mapping)]
+    return {item["id"]: item for item in items if isinstance(item.get("id"), str) and item["id"]}
 
 
 def unreadable(what: str) -> BackendError:

@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
 
-from pydantic_core import to_json
+from pydantic_core import from_json, to_json
+
+from k9_broker.errors import BadRequest
 
 
 def invented_id() -> str:
@@ -24,6 +26,28 @@ def arguments_text(arguments: Any) -> str:
     if isinstance(arguments, str):
         return arguments
     return "" if arguments is None else to_json(arguments).decode()
+
+
+def function_of(call: Any, where: str) -> Mapping[str, Any]:
+    """The function of a call that a caller sends back. Raises `BadRequest`, naming the call."""
+    function = call.get("function") if isinstance(call, Mapping) else None
+    if not isinstance(function, Mapping):
+        raise BadRequest(f"{where} has no function.", param=where)
+    return function
+
+
+def arguments_object(function: Mapping[str, Any], where: str) -> Mapping[str, Any]:
+    """Its arguments, for servers that want them as an object. Raises `BadRequest`, naming them."""
+    arguments = function.get("arguments")
+    if isinstance(arguments, str):
+        try:
+            arguments = from_json(arguments) if arguments.strip() else {}
+        except ValueError:
+            arguments = None
+    if not isinstance(arguments, Mapping):
+        at = f"{where}.function.arguments"
+        raise BadRequest(f"{at} is not the JSON of an object.", param=at)
+    return arguments
 
 
 def whole_calls(calls: Iterable[Any]) -> list[dict[str, Any]]:

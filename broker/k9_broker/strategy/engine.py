@@ -62,15 +62,14 @@ class Router:
         able = [one for one, fits in zip(able, roomy, strict=True) if fits]
         allowed, refused = _sift(needs, able, filters.WISHES)
         present, absent = _sift(needs, allowed, filters.LIFE)
-        if not present and (soon := [one for one in allowed if filters.back_soon(needs, one)]):
-            present = soon  # for the only ones a short wait is better than a refusal
-            absent = _sift(needs, [one for one in allowed if one not in soon], filters.LIFE)[1]
-        ordered = self._rank(needs, strategy, present)
+        if not present:  # for the only ones a short wait is better than a refusal
+            present = [one for one in allowed if filters.back_soon(needs, one)]
         away = [one for one in allowed if one not in present] if absent else []
+        ordered = self._rank(needs, strategy, present)
         budget = self.policy.tenant(needs.request.tenant).budget_usd_per_day
         return Decision(
             candidates=tuple(ordered),
-            removals=(*removals, *refused, *absent),
+            removals=(*removals, *refused, *_sift(needs, away, filters.LIFE)[1]),
             strategy=strategy.name,
             strategy_by=needs.strategy_by,
             recognition=needs.recognition,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from k9_broker.requests import Kind, Priority, Privacy
+from k9_broker.snapshot import NO_WORKER as NO_WORKER
 from k9_broker.strategy.needs import Needs
 from k9_broker.strategy.places import Place
 
@@ -12,7 +13,6 @@ NOT_SERVED = "model-not-served"
 NOT_CAPABLE = "operation-not-supported"
 SPECIAL = "special-purpose"
 OTHER_SPACE = "other-embedding-model"
-NO_WORKER = "no-worker"
 RATE_LIMITED = "rate-limited"
 OPEN = "circuit-open"
 NO_QUOTA = "out:insufficient_quota"
@@ -69,7 +69,7 @@ def privacy(needs: Needs, place: Place) -> str | None:
 
 
 def alive(needs: Needs, place: Place) -> str | None:
-    return place.backend.down if place.backend.workers else NO_WORKER
+    return place.backend.unfit
 
 
 def pace(needs: Needs, place: Place) -> str | None:

@@ -7,14 +7,22 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from pydantic_core import from_json, to_json
+from pydantic_core import to_json
 
 from k9_broker.dialects.anthropic import errors
 from k9_broker.dialects.anthropic.answer import result
 from k9_broker.dialects.anthropic.events import whole_message
 from k9_broker.dialects.anthropic.request import DEFAULT_VERSION, request_body
 from k9_broker.dialects.anthropic.stream import AnthropicStream
-from k9_broker.dialects.base import JSON_HEADERS, Dialect, Options, StreamParser, WireRequest, unreadable
+from k9_broker.dialects.base import (
+    JSON_HEADERS,
+    Dialect,
+    Options,
+    StreamParser,
+    WireRequest,
+    json_object,
+    read_models,
+)
 from k9_broker.errors import K9Error
 from k9_broker.limits import Limit, RateLimits
 from k9_broker.models import ModelCard
@@ -58,7 +66,7 @@ class Anthropic(Dialect):
     def parse(self, request: InferenceRequest, body: bytes) -> Result:
         if body.startswith((b"event:", b"data:", b":")):  # long answers come as a stream, see `build`
             return result(request, whole_message(body))
-        answer = _object(body)
+        answer = json_object(body)
         if error := errors.in_band(answer):
             raise error
         return result(request, answer)
@@ -82,15 +90,8 @@ class Anthropic(Dialect):
         return WireRequest("GET", "/v1/models?limit=1000", headers=_version(options))
 
     def parse_models(self, body: bytes) -> Mapping[str, ModelCard]:
-        data = _object(body).get("data")
-        if not isinstance(data, list):
-            raise unreadable("has no list of models")
-        return {
-            item["id"]: _card(item)
-            for item in data
-            if isinstance(item, Mapping) and isinstance(item.get("id"), str) and item["id"]
-            if item.get("lifecycle") != "retired"
-        }
+        listed = read_models(body).items()
+        return {name: _card(item) for name, item in listed if item.get("lifecycle") != "retired"}
 
     def limits(self, headers: Mapping[str, str], now: float) -> RateLimits | None:
         lower = {name.lower(): value for name, value in headers.items()}
@@ -107,16 +108,6 @@ def _version(options: Options) -> dict[str, str]:
     if beta := options.get("beta"):
         headers["anthropic-beta"] = beta if isinstance(beta, str) else ",".join(beta)
     return headers
-
-
-def _object(body: bytes) -> Mapping[str, Any]:
-    try:
-        answer = from_json(body)
-    except ValueError:
-        raise unreadable("is not JSON") from None
-    if not isinstance(answer, dict):
-        raise unreadable("is not a JSON object")
-    return answer
 
 
 def _card(model: Mapping[str, Any]) -> ModelCard:

@@ -9,9 +9,8 @@ from functools import partial
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
-from pydantic_core import from_json
-
 from k9_broker.dialects import parameters
+from k9_broker.dialects.tool_calls import arguments_object, function_of
 from k9_broker.errors import BadRequest
 
 Block = dict[str, Any]
@@ -103,23 +102,12 @@ def _assistant(message: Mapping[str, Any], where: str) -> Iterator[Block]:
 
 
 def _tool_use(call: Any, where: str) -> Block:
-    function = call.get("function") if isinstance(call, Mapping) else None
-    if not isinstance(function, Mapping):
-        raise BadRequest(f"{where} has no function.", param=where)
-    arguments = function.get("arguments")
-    if isinstance(arguments, str):
-        try:
-            arguments = from_json(arguments) if arguments.strip() else {}
-        except ValueError:
-            arguments = None
-    if not isinstance(arguments, Mapping):
-        at = f"{where}.function.arguments"
-        raise BadRequest(f"{at} is not the JSON of an object.", param=at)
+    function = function_of(call, where)
     made = {
         "type": "tool_use",
         "id": _id(call.get("id"), f"{where}.id"),
         "name": str(function.get("name") or ""),
-        "input": arguments,
+        "input": arguments_object(function, where),
     }
     return made | _cache_control(call)
 

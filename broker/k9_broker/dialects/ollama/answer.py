@@ -7,10 +7,8 @@ from datetime import datetime
 from typing import Any
 from uuid import uuid4
 
-from pydantic_core import from_json
-
 from k9_broker.dialects import wire_errors
-from k9_broker.dialects.base import read_usage, unreadable
+from k9_broker.dialects.base import json_value, read_usage, unreadable
 from k9_broker.dialects.embeddings import inputs_of, vectors
 from k9_broker.dialects.finish_reasons import finish_reason
 from k9_broker.dialects.tool_calls import whole_calls
@@ -51,11 +49,7 @@ def whole(request: InferenceRequest, body: bytes) -> Result:
 
 def read(body: bytes) -> Mapping[str, Any]:
     """The object in `body`, unless it is an error, which is raised."""
-    try:
-        answer = from_json(body)
-    except ValueError:
-        raise unreadable("is not JSON") from None
-    return checked(answer)
+    return checked(json_value(body))
 
 
 def checked(answer: Any) -> Mapping[str, Any]:

@@ -9,10 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from pydantic_core import from_json
-
 from k9_broker.dialects.base import Options
 from k9_broker.dialects.parameters import given, refuse_unknown, unsupported
+from k9_broker.dialects.tool_calls import arguments_object, function_of
 from k9_broker.errors import BadRequest, UnsupportedParameter
 from k9_broker.requests import InferenceRequest, Operation
 
@@ -177,18 +176,8 @@ def _message(message: Any, where: str, names: dict[str, str]) -> dict[str, Any]:
 
 
 def _call(call: Any, where: str, names: dict[str, str]) -> dict[str, Any]:
-    function = call.get("function") if isinstance(call, Mapping) else None
-    if not isinstance(function, Mapping):
-        raise BadRequest(f"{where} has no function.", param=where)
-    name, arguments = str(function.get("name") or ""), function.get("arguments")
-    if isinstance(arguments, str):
-        try:
-            arguments = from_json(arguments) if arguments.strip() else {}
-        except ValueError:
-            arguments = None
-    if not isinstance(arguments, Mapping):
-        at = f"{where}.function.arguments"
-        raise BadRequest(f"{at} is not the JSON of an object.", param=at)
+    function = function_of(call, where)
+    name, arguments = str(function.get("name") or ""), arguments_object(function, where)
     names[str(call.get("id"))] = name
     return {"id": call.get("id"), "function": {"name": name, "arguments": arguments}}
 

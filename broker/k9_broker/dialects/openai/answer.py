@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from pydantic_core import from_json
-
 from k9_broker.dialects import wire_errors
-from k9_broker.dialects.base import read_usage, unreadable
+from k9_broker.dialects.base import json_object, read_usage, unreadable
 from k9_broker.dialects.embeddings import inputs_of, ordered, vectors
 from k9_broker.dialects.finish_reasons import finish_reason
 from k9_broker.dialects.tool_calls import whole_calls
@@ -39,26 +37,6 @@ def read_answer(request: InferenceRequest, body: bytes) -> Result:
         raise unreadable("has no choices")
     choices = [_choice(choice) for choice in choices]
     return Result(model, usage, body={**answer, "choices": choices, "usage": usage.openai()})
-
-
-def read_models(body: bytes) -> Mapping[str, Mapping[str, Any]]:
-    """The entries of a list of models by their ids."""
-    data = json_object(body).get("data")
-    if not isinstance(data, list):
-        raise unreadable("has no list of models")
-    items = [item for item in data if isinstance(item, Mapping)]
-    return {item["id"]: item for item in items if isinstance(item.get("id"), str) and item["id"]}
-
-
-def json_object(body: bytes) -> Mapping[str, Any]:
-    """The object in `body`. Raises `BackendError` when it holds something else."""
-    try:
-        answer = from_json(body)
-    except ValueError:
-        raise unreadable("is not JSON") from None
-    if not isinstance(answer, dict):
-        raise unreadable("is not a JSON object")
-    return answer
 
 
 def settle_reasoning(message: dict[str, Any]) -> None:

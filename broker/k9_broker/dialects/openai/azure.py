@@ -10,8 +10,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from urllib.parse import quote
 
-from k9_broker.dialects.base import Options, WireRequest
-from k9_broker.dialects.openai.answer import read_models
+from k9_broker.dialects.base import Options, WireRequest, read_models
 from k9_broker.dialects.openai.dialect import CHAT_FIELDS, OPENAI, OpenAI
 from k9_broker.errors import BadRequest, ConfigurationError, K9Error, ModelNotFound
 from k9_broker.models import ModelCard

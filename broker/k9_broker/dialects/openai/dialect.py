@@ -13,8 +13,8 @@ from typing import Any, ClassVar
 from pydantic_core import to_json
 
 from k9_broker.dialects import wire_errors
-from k9_broker.dialects.base import JSON_HEADERS, Dialect, Options, StreamParser, WireRequest
-from k9_broker.dialects.openai.answer import read_answer, read_models
+from k9_broker.dialects.base import JSON_HEADERS, Dialect, Options, StreamParser, WireRequest, read_models
+from k9_broker.dialects.openai.answer import read_answer
 from k9_broker.dialects.openai.rate_limits import read_limits
 from k9_broker.dialects.openai.request import GUIDED, Server, embeddings_body, text_body
 from k9_broker.dialects.openai.stream import OpenAIStream

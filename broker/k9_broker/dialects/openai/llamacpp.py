@@ -78,7 +78,9 @@ class LlamaCpp(OpenAICompatible):
     def build(self, request: InferenceRequest, options: Options) -> WireRequest:
         """Whole answers are streamed too: while it is busy, llama.cpp does not see that a caller has left
         before it has something to write to him."""
-        return super().build(_streamed(request), options)
+        if request.operation is not Operation.EMBEDDINGS:
+            request = request.streaming(True)
+        return super().build(request, options)
 
     def parse(self, request: InferenceRequest, body: bytes) -> Result:
         if request.operation is Operation.EMBEDDINGS or body.lstrip().startswith(b"{"):
@@ -133,12 +135,6 @@ class LlamaCpp(OpenAICompatible):
         if not busy or None in busy:
             return Load()
         return Load(running=sum(one is True for one in busy), slots=len(busy))
-
-
-def _streamed(request: InferenceRequest) -> InferenceRequest:
-    if request.stream or request.operation is Operation.EMBEDDINGS:
-        return request
-    return replace(request, body={**request.body, "stream": True})
 
 
 def _name_tool(body: dict[str, Any]) -> None:

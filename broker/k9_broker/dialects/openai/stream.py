@@ -25,6 +25,17 @@ from k9_broker.results import Chunk
 _HEAD = ("id", "object", "created", "model")
 
 
+def frame_value(event: ServerEvent, *, last: bool) -> Any:
+    """The JSON of a frame. Raises the error it holds; where it is the `last` one, it may have been cut."""
+    try:
+        value = from_json(event.data)
+    except ValueError:
+        raise StreamTruncated if last else unreadable("has a frame that is not JSON") from None
+    if error := in_band(value, name=event.name):
+        raise error
+    return value
+
+
 class _Choice:
     """What has been seen of one choice."""
 
@@ -75,12 +86,7 @@ class OpenAIStream:
         if data.startswith(b"[DONE]"):
             self.ended = True
             return None
-        try:
-            chunk = from_json(data)
-        except ValueError:
-            raise StreamTruncated if last else unreadable("has a frame that is not JSON") from None
-        if error := in_band(chunk, name=event.name):
-            raise error
+        chunk = frame_value(event, last=last)
         if not isinstance(chunk, dict):
             raise unreadable("has a frame that is not an object")
         if usage := chunk.pop("usage", None):

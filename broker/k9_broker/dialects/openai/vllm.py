@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from k9_broker.dialects.base import Options, WireRequest
+from k9_broker.dialects.base import Options, WireRequest, read_models
 from k9_broker.dialects.exposition import samples
-from k9_broker.dialects.openai.answer import read_models
 from k9_broker.dialects.openai.dialect import OpenAICompatible
 from k9_broker.dialects.openai.request import GUIDED, Server
 from k9_broker.dialects.parameters import unsupported

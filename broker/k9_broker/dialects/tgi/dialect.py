@@ -10,10 +10,18 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from pydantic_core import from_json, to_json
+from pydantic_core import to_json
 
 from k9_broker.dialects import wire_errors
-from k9_broker.dialects.base import JSON_HEADERS, Dialect, Options, StreamParser, WireRequest, unreadable
+from k9_broker.dialects.base import (
+    JSON_HEADERS,
+    Dialect,
+    Options,
+    StreamParser,
+    WireRequest,
+    json_value,
+    unreadable,
+)
 from k9_broker.dialects.exposition import total
 from k9_broker.dialects.finish_reasons import finish_reason
 from k9_broker.dialects.openai.dialect import OpenAICompatible
@@ -103,10 +111,7 @@ class Tgi(Dialect):
 
     def parse_models(self, body: bytes) -> Mapping[str, ModelCard]:
         """The one model. TEI's have a `model_type`; one that ranks or classifies is not offered."""
-        try:
-            info = from_json(body)
-        except ValueError:
-            raise unreadable("is not JSON") from None
+        info = json_value(body)
         name = info.get("model_id") if isinstance(info, dict) else None
         if not (isinstance(name, str) and name):
             raise unreadable("names no model")
@@ -143,10 +148,7 @@ def _header_count(headers: Mapping[str, str], name: str) -> int:
 
 def _completion(request: InferenceRequest, body: bytes) -> Result:
     """The answer of `/generate`; wrapped in a list where a gateway in front asks for it in that way."""
-    try:
-        answer = from_json(body)
-    except ValueError:
-        raise unreadable("is not JSON") from None
+    answer = json_value(body)
     if isinstance(answer, list) and len(answer) == 1:
         answer = answer[0]
     if error := wire_errors.in_band(answer):

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from k9_broker.dialects.parameters import unsupported
-from k9_broker.dialects.tool_calls import arguments_text
+from k9_broker.dialects.tool_calls import arguments_text, function_of
 from k9_broker.errors import BadRequest
 
 _ROLES = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant", "tool": "tool"}
@@ -61,9 +61,7 @@ def _message(
 
 
 def _call(call: Any, where: str, names: dict[str, str]) -> dict[str, Any]:
-    function = call.get("function") if isinstance(call, Mapping) else None
-    if not isinstance(function, Mapping):
-        raise BadRequest(f"{where} has no function.", param=where)
+    function = function_of(call, where)
     call_id, name = str(call.get("id") or "0"), str(function.get("name") or "")
     names[call_id] = name
     arguments = arguments_text(function.get("arguments")) or "{}"

@@ -11,14 +11,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 from uuid import uuid4
 
-from pydantic_core import from_json
-
 from k9_broker.dialects.base import read_usage, unreadable, usage_chunk
 from k9_broker.dialects.finish_reasons import finish_reason
-from k9_broker.dialects.openai.stream import OpenAIStream
+from k9_broker.dialects.openai.stream import OpenAIStream, frame_value
 from k9_broker.dialects.sse import ServerEvent, SseParser
 from k9_broker.dialects.tgi.request import SERVED, stops
-from k9_broker.dialects.wire_errors import in_band
 from k9_broker.errors import StreamTruncated
 from k9_broker.requests import InferenceRequest
 from k9_broker.results import Chunk, Usage
@@ -163,12 +160,7 @@ class TgiGenerateStream:
     def _read(self, event: ServerEvent, *, last: bool = False) -> Chunk | None:
         if self.ended or not event.data or event.data.isspace():
             return None
-        try:
-            frame = from_json(event.data)
-        except ValueError:
-            raise StreamTruncated if last else unreadable("has a frame that is not JSON") from None
-        if error := in_band(frame, name=event.name):
-            raise error
+        frame = frame_value(event, last=last)
         token = frame.get("token") if isinstance(frame, dict) else None
         if not isinstance(token, dict):
             raise unreadable("has a frame without a token")

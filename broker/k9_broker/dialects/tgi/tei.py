@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from pydantic_core import from_json, to_json
+from pydantic_core import to_json
 
-from k9_broker.dialects.base import JSON_HEADERS, Options, WireRequest, read_usage, unreadable
+from k9_broker.dialects.base import JSON_HEADERS, Options, WireRequest, json_value, read_usage, unreadable
 from k9_broker.dialects.embeddings import inputs_of, ordered, vectors
 from k9_broker.dialects.parameters import given, refuse_unknown, unsupported
 from k9_broker.dialects.wire_errors import in_band
@@ -49,10 +49,7 @@ def embeddings_request(request: InferenceRequest, options: Options) -> WireReque
 
 def parse_embeddings(request: InferenceRequest, body: bytes) -> Result:
     """The bare list of `/embed`, or the object of the OpenAI route."""
-    try:
-        answer = from_json(body)
-    except ValueError:
-        raise unreadable("is not JSON") from None
+    answer = json_value(body)
     if error := in_band(answer):
         raise error
     expected = len(inputs_of(request))
