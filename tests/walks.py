@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from k9_broker.adapters.moving import Mover
+from k9_broker.adapters.redis_fleet import RedisFleet
 from k9_broker.adapters.redis_ledger import RedisLedger
+from k9_broker.backends import Announcement
+from k9_broker.health import CircuitState, InstanceHealth
 from k9_broker.jobs import Claim, Job, new_job_id
 from k9_broker.naming import queue_name
 from k9_broker.requests import InferenceRequest, Kind, Operation, Priority
@@ -29,6 +33,20 @@ def candidate(
 def decided(*candidates: Candidate, **more: Any) -> Decision:
     """The decision for these candidates; `more` are fields of `Decision`."""
     return Decision(candidates, **{"removals": (Removal("elsewhere", "model-not-served"),), **more})
+
+
+def announced(name: str, state: CircuitState = CircuitState.CLOSED, **changes: object) -> Announcement:
+    """What the one worker of a local backend says whose one instance is in this state."""
+    return Announcement(
+        node=f"k9-{name}@here", backend=name, kind=Kind.LOCAL, dialect="fake", models=("m", "other"),
+        operations=tuple(Operation), slots=2, max_waiting=50, max_waiting_batch=50,
+        instances=(InstanceHealth(name=name, state=state, reason="backend_unreachable"),),
+    ).model_copy(update=changes)  # fmt: skip
+
+
+async def sweep(mover: Mover, fleet: RedisFleet) -> dict[str, int]:
+    """One look of the mover at the fleet as it is now."""
+    return await mover.sweep(await fleet.snapshot(fresh=True))
 
 
 async def admit(ledger: RedisLedger, request: InferenceRequest | None = None, backend: str = "a") -> Job:

@@ -12,13 +12,12 @@ from k9_broker.adapters.connect import Commands
 from k9_broker.adapters.moving import Mover
 from k9_broker.adapters.redis_fleet import RedisFleet
 from k9_broker.adapters.redis_ledger import RedisLedger
-from k9_broker.backends import Announcement
 from k9_broker.health import CircuitState, InstanceHealth
 from k9_broker.jobs import Job, JobState, new_job_id
-from k9_broker.requests import Kind, Operation, Privacy
+from k9_broker.requests import Kind, Privacy
 from k9_broker.results import Outcome, Result
 from stand import RedisProcess
-from walks import candidate, chat, claim, decided, succeed
+from walks import announced, candidate, chat, claim, decided, succeed, sweep
 
 HERE = candidate("a", cost=40)
 NEXT = candidate("b", reason="failover:backend_unreachable", model="other", cost=100)
@@ -119,18 +118,10 @@ async def test_what_was_set_aside_follows_the_job(
 # -- jobs that wait ---------------------------------------------------------------------------------
 
 
-def said(name: str, state: CircuitState = CircuitState.CLOSED, **changes: object) -> Announcement:
-    return Announcement(
-        node=f"k9-{name}@here", backend=name, kind=Kind.LOCAL, dialect="fake", models=("m", "other"),
-        operations=tuple(Operation), slots=2, max_waiting=50, max_waiting_batch=50,
-        instances=(InstanceHealth(name=name, state=state, reason="backend_unreachable"),),
-    ).model_copy(update=changes)  # fmt: skip
-
-
 @pytest.fixture
 async def two(fleet: RedisFleet) -> RedisFleet:
     for name in ("a", "b"):
-        await fleet.announce(said(name))
+        await fleet.announce(announced(name))
     return fleet
 
 
@@ -140,10 +131,6 @@ def mover(commands: Commands, ledger: RedisLedger, monkeypatch: pytest.MonkeyPat
     return Mover(commands, ledger)
 
 
-async def sweep(mover: Mover, fleet: RedisFleet) -> dict[str, int]:
-    return await mover.sweep(await fleet.snapshot(fresh=True))
-
-
 @pytest.mark.parametrize("how", ["dies", "opens", "out"])
 async def test_waiting_jobs_move_on_from_a_backend_that_is_down_and_come_back(
     ledger: RedisLedger, two: RedisFleet, mover: Mover, how: str
@@ -151,7 +138,7 @@ async def test_waiting_jobs_move_on_from_a_backend_that_is_down_and_come_back(
     jobs = [await admit(ledger) for _ in range(5)]
     assert await sweep(mover, two) == {"moved": 0, "returned": 0}
     state = CircuitState.OUT if how == "out" else CircuitState.OPEN
-    await (two.withdraw("k9-a@here") if how == "dies" else two.announce(said("a", state)))
+    await (two.withdraw("k9-a@here") if how == "dies" else two.announce(announced("a", state)))
     why = {"dies": "no-worker", "opens": "circuit-open", "out": "out:backend_unreachable"}[how]
     assert await sweep(mover, two) == {"moved": 5, "returned": 0}
     moved = [await ledger.get(job.id) for job in jobs]
@@ -162,7 +149,7 @@ async def test_waiting_jobs_move_on_from_a_backend_that_is_down_and_come_back(
     assert moved[0].tried == ()
     # One is run where it is; of the others as many come back as the backend can begin with.
     ran = await claim(ledger, moved[0])
-    await two.announce(said("a"))
+    await two.announce(announced("a"))
     assert await sweep(mover, two) == {"moved": 0, "returned": 2}
     now = [await ledger.get(job.id) for job in jobs]
     assert [job.backend for job in now].count("a") == 2
@@ -182,20 +169,20 @@ async def test_jobs_that_may_go_nowhere_else_wait_and_hold_up_nobody(
     monkeypatch.setattr(moving, "_PAGE", 2)
     pinned = [await ledger.admit(new_job_id(), chat(), decided(HERE)) for _ in range(5)]
     free = [await admit(ledger) for _ in range(5)]
-    await two.announce(said("a", CircuitState.OPEN))
+    await two.announce(announced("a", CircuitState.OPEN))
     assert (await sweep(mover, two))["moved"] == 5
     assert {(await ledger.get(job.id)).backend for job in pinned} == {"a"}
     assert {(await ledger.get(job.id)).backend for job in free} == {"b"}
-    await two.announce(said("b", CircuitState.OPEN))
+    await two.announce(announced("b", CircuitState.OPEN))
     assert await sweep(mover, two) == {"moved": 0, "returned": 0}, "nobody is fit"
 
 
 async def test_a_backend_with_one_fit_instance_is_fit(fleet: RedisFleet) -> None:
     ill = InstanceHealth(name="x", state=CircuitState.OPEN)
     well, tried = InstanceHealth(name="y"), InstanceHealth(name="z", state=CircuitState.HALF_OPEN)
-    await fleet.announce(said("a", instances=(ill, ill, well, tried), slots=16))
-    await fleet.announce(said("b", instances=(ill, ill)))
-    await fleet.announce(said("b", instances=(), node="k9-b@there"))
+    await fleet.announce(announced("a", instances=(ill, ill, well, tried), slots=16))
+    await fleet.announce(announced("b", instances=(ill, ill)))
+    await fleet.announce(announced("b", instances=(), node="k9-b@there"))
     a, b = (await fleet.snapshot(fresh=True)).backends
     assert (a.fit, a.slots, a.down) == (True, 4 + 1, "")
     assert (b.fit, b.slots) == (True, 2)
@@ -209,6 +196,6 @@ async def test_every_key_of_a_moved_job_has_its_time(
     ledger: RedisLedger, two: RedisFleet, mover: Mover, clean_redis: RedisProcess
 ) -> None:
     await admit(ledger)
-    await two.announce(said("a", CircuitState.OPEN))
+    await two.announce(announced("a", CircuitState.OPEN))
     await sweep(mover, two)
     assert 0 < clean_redis.client.ttl(keys.moved("a")) <= 86400

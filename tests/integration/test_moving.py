@@ -14,21 +14,16 @@ from k9_broker.adapters.redis_fleet import RedisFleet
 from k9_broker.adapters.redis_ledger import RedisLedger
 from k9_broker.backends import Announcement
 from k9_broker.failover import RETURNED
-from k9_broker.health import CircuitState, InstanceHealth
+from k9_broker.health import CircuitState
 from k9_broker.jobs import Job, new_job_id
-from k9_broker.requests import Kind, Operation
 from stand import RedisProcess
-from walks import candidate, chat, claim, decided
+from walks import announced, candidate, chat, claim, decided, sweep
 
 CLOSED, OPEN, HALF_OPEN = CircuitState.CLOSED, CircuitState.OPEN, CircuitState.HALF_OPEN
 
 
 def said(name: str, state: CircuitState = CLOSED, **changes: object) -> Announcement:
-    return Announcement(
-        node=f"k9-{name}@here", backend=name, kind=Kind.LOCAL, dialect="fake", models=("m",),
-        operations=tuple(Operation), slots=4, max_waiting=50, max_waiting_batch=50,
-        instances=(InstanceHealth(name=name, state=state, reason="backend_unreachable"),),
-    ).model_copy(update=changes)  # fmt: skip
+    return announced(name, state, **{"models": ("m",), "slots": 4, **changes})
 
 
 @pytest.fixture
@@ -46,10 +41,6 @@ def mover(commands: Commands, ledger: RedisLedger) -> Mover:
 async def admit(ledger: RedisLedger, *names: str, **decision: object) -> Job:
     places = [candidate(name, cost=10 * number) for number, name in enumerate(names, 1)]
     return await ledger.admit(new_job_id(), chat(), decided(*places, **decision))
-
-
-async def sweep(mover: Mover, fleet: RedisFleet) -> dict[str, int]:
-    return await mover.sweep(await fleet.snapshot(fresh=True))
 
 
 async def test_they_keep_their_order_and_nobody_is_passed(
