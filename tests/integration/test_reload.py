@@ -73,6 +73,10 @@ class Up:
             assert status == 202, said
             self.jobs.append(said["id"])
 
+    def slow(self, milliseconds: int) -> None:
+        for fake in self.fakes.values():
+            fake.behave(latency_ms=milliseconds)
+
     def job(self, job_id: str) -> dict[str, Any]:
         return dict(ask(f"{self.said['api']}/v1/jobs/{job_id}")[2])
 
@@ -107,8 +111,7 @@ def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
 
 
 def test_backends_come_change_and_go_and_no_job_is_lost(up: Up) -> None:
-    for fake in up.fakes.values():
-        fake.behave(latency_ms=150)
+    up.slow(150)
     first = up.said["pids"]
     up.submit(30)
 
@@ -128,6 +131,7 @@ def test_backends_come_change_and_go_and_no_job_is_lost(up: Up) -> None:
     assert third["worker-b"] == second["worker-b"]
     (a, _) = ask(f"{up.said['api']}/v1/queues")[2]["data"]
     assert (a["backend"], a["workers"], a["slots"]) == ("a", 1, 3)
+    up.slow(1500)  # so that the command is quicker than the jobs, also on a busy machine
     up.submit(40)
 
     up.write("b")
@@ -136,6 +140,7 @@ def test_backends_come_change_and_go_and_no_job_is_lost(up: Up) -> None:
     assert "worker-a" not in up.said["pids"]
     waiting = [one for one in up.jobs if up.job(one)["state"] == "queued"]
     assert waiting, "nothing waited any more, so nothing was shown"
+    up.slow(20)
     up.all_answered()
     assert {up.job(one)["backend"] for one in waiting} == {"b"}
     third |= {"worker-a": None}

@@ -67,9 +67,9 @@ async def test_trap_16_ollama_loads_without_being_thought_dead(fake: FakeServer)
 def test_trap_16_callers_of_a_loading_model_get_headers_and_comments(
     fake: FakeServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Ninety seconds and a keep-alive of ten, here a thirtieth of both."""
+    """Ninety seconds and a keep-alive of ten, here a fifteenth and a thirtieth of them."""
     monkeypatch.setattr(sse, "KEEP_ALIVE", 0.3)
-    fake.behave(cold_load_ms=2500)
+    fake.behave(cold_load_ms=6000)
     backend = Backend(name="ollama", dialect="ollama", url=fake.url, models=("fake-chat",))
 
     async def opener(url: str, jobs: JobSettings) -> Direct:
@@ -78,7 +78,7 @@ def test_trap_16_callers_of_a_loading_model_get_headers_and_comments(
     body = {"model": "fake-chat", "messages": HELLO, "stream": True}
     with (
         Served(create_app(Settings(), "redis://127.0.0.1:1/0", opener=opener)) as api,
-        httpx.Client(timeout=1.5) as client,  # the loading takes longer
+        httpx.Client(timeout=5) as client,  # the loading takes longer
         client.stream("POST", f"{api.url}/v1/chat/completions", json=body) as reply,
     ):
         assert reply.status_code == 200
