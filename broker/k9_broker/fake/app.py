@@ -103,8 +103,12 @@ class FakeBackend:
             seen.errors += 1
             await exchange.reply(wire.reworded(refused.reply))
             return
+        trouble = Trouble(429, path=head.path, body=body)
+        if self.slots.full(behaviour.max_waiting):
+            seen.rate_limited += 1
+            await exchange.reply(wire.failure(trouble))
+            return
         if self._gate.counts:
-            trouble = Trouble(429, path=head.path, body=body)
             admitted = self._gate.admit(wire, str(call.model), script, trouble)
             if isinstance(admitted, Reply):
                 seen.rate_limited += 1

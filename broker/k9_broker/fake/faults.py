@@ -46,6 +46,8 @@ class Behaviour(BaseModel):
     """Before every answer."""
     first_token_ms: float = Field(default=0, ge=0)
     """Then, before the first token of a text."""
+    prompt_token_ms: float = Field(default=0, ge=0)
+    """The same for each token of the prompt: the time to read it."""
     tokens_per_second: float = Field(default=0, ge=0)
     """Then the rate of the tokens; 0: all at once."""
     per_input_ms: float = Field(default=0, ge=0)
@@ -53,7 +55,9 @@ class Behaviour(BaseModel):
     cold_load_ms: float = Field(default=0, ge=0)
     """The first request for a model waits so long without a byte. Setting it unloads every model."""
     slots: int = Field(default=0, ge=0)
-    """Requests worked on at once; more wait without limit, as real servers let them. 0: no limit."""
+    """Requests worked on at once; more wait, as real servers let them. 0: no limit."""
+    max_waiting: int | None = Field(default=None, ge=0)
+    """Where so many wait for a slot, another is refused with 429; unset: any number may wait."""
 
     # -- limits of rate ---------------------------------------------------------------------------
     requests_per_minute: int = Field(default=0, ge=0)

@@ -78,7 +78,7 @@ async def play(
 
 def _before(script: Script, behaviour: Behaviour) -> float:
     """Milliseconds before the first token, or before the vectors."""
-    first = behaviour.first_token_ms if script.tokens else 0.0
+    first = behaviour.first_token_ms + behaviour.prompt_token_ms * script.prompt if script.tokens else 0.0
     return behaviour.latency_ms + first + behaviour.per_input_ms * script.inputs
 
 

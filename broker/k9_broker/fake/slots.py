@@ -18,6 +18,10 @@ class Slots:
     def waiting(self) -> int:
         return sum(not turn.done() for turn in self._waiting) if self._waiting else 0
 
+    def full(self, most: int | None) -> bool:
+        """Whether whoever enters now would wait, beside `most` others or more."""
+        return most is not None and not self._room and self.waiting >= most
+
     def resize(self, limit: int) -> None:
         self._limit = limit
         self._admit()
