@@ -214,7 +214,9 @@ def replay(strategy: str, fleet: Snapshot, traffic: Sequence[Arrival], policy: P
         began = thread_time()
         decision = router.decide(arrival.request, snapshot)
         done.seconds.append(thread_time() - began)
-        admission = choose(decision, snapshot, Priority.INTERACTIVE)
+        now = {view.name: view for view in snapshot.backends}
+        gauges = {one.queue: now[one.backend].gauge(Priority.INTERACTIVE) for one in decision.candidates}
+        admission = choose(decision, arrival.request, gauges)
         done.requests += 1
         done.recognised[decision.recognition.task_type] += 1
         private = decision.privacy is Privacy.LOCAL_ONLY

@@ -16,6 +16,7 @@ from k9_broker.requests import InferenceRequest, Kind, Operation, Priority
 from k9_broker.snapshot import BackendView, Snapshot
 from k9_broker.strategy.admission import choose
 from k9_broker.strategy.engine import Router
+from walks import gauges
 
 HEARTBEAT, SHIFT, EARLIEST, STALE = 2.0, 1.5, 0.5, 0.05
 """Seconds between announcements; the change that is told at once; at most so often; age of a snapshot."""
@@ -111,8 +112,9 @@ class Simulation:
                 if now - taken > STALE:
                     snapshot = Snapshot(tuple(one.view(i) for i, one in enumerate(self.servers)))
                     taken = now
-                decision = router.decide(_request(number), snapshot)
-                chosen = choose(decision, snapshot, Priority.INTERACTIVE).candidate
+                asked = _request(number)
+                decision = router.decide(asked, snapshot)
+                chosen = choose(decision, asked, gauges(snapshot, decision)).candidate
                 assert chosen is not None
                 if self.own_counted:
                     snapshot = snapshot.admitted(chosen.backend, Priority.INTERACTIVE)

@@ -60,6 +60,8 @@ class Scripted:
     jobs: dict[str, Job] = field(default_factory=dict)
     decisions: dict[str, Decision] = field(default_factory=dict)
     cancelled: dict[str, float] = field(default_factory=dict)
+    before: dict[str, int] = field(default_factory=dict)
+    """How many jobs are ahead of one, by its id; `everybody` stands for those that are not named."""
 
     @property
     def ledger(self) -> Scripted:
@@ -70,6 +72,9 @@ class Scripted:
 
     async def rerouted(self) -> dict[object, int]:
         return {}
+
+    async def dead_letters(self) -> int:
+        return 0
 
     async def ended(self) -> dict[object, int]:
         return {}
@@ -127,6 +132,10 @@ class Scripted:
     async def cancel(self, job_id: str) -> Job:
         self.cancelled[job_id] = time.monotonic()
         return replace(await self.get(job_id), state=JobState.CANCELLED, error=JobCancelled())
+
+    async def ahead(self, job_ids: Sequence[str]) -> Sequence[tuple[str, int] | None]:
+        found = ((one, self.before.get(one, self.before.get("everybody"))) for one in job_ids)
+        return [None if ahead is None else (self.jobs[one].backend, ahead) for one, ahead in found]
 
     async def attend(self, job_id: str) -> None:
         await self.get(job_id)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import threading
 from types import TracebackType
+from typing import Any
 
 import uvicorn
 from starlette.types import ASGIApp
@@ -15,10 +16,11 @@ from stand import wait_until
 class Served:
     """The application, listening while entered."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, **config: Any) -> None:
+        """`config` are fields of `uvicorn.Config`, such as `http`."""
         self._socket = socket.create_server(("127.0.0.1", 0), backlog=128)
         self._server = uvicorn.Server(
-            uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=2)
+            uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=2, **config)
         )
         self._thread = threading.Thread(target=self._server.run, args=([self._socket],), daemon=True)
 

@@ -13,6 +13,8 @@ from k9_broker.jobs import Claim, Job, new_job_id
 from k9_broker.naming import queue_name
 from k9_broker.requests import InferenceRequest, Kind, Operation, Priority
 from k9_broker.results import Outcome, Result
+from k9_broker.saturation import Gauge
+from k9_broker.snapshot import Snapshot
 from k9_broker.strategy.decision import Candidate, Decision, Removal
 
 
@@ -61,3 +63,11 @@ async def claim(ledger: RedisLedger, job: Job, kind: Kind = Kind.LOCAL) -> Claim
 
 async def succeed(ledger: RedisLedger, claimed: Claim) -> None:
     assert await ledger.finish(claimed, Outcome.succeeded(Result("m")), 0)
+
+
+def gauges(
+    snapshot: Snapshot, decision: Decision, priority: Priority = Priority.INTERACTIVE
+) -> dict[str, Gauge]:
+    """The queue of each candidate, if one tenant has all the jobs in it."""
+    views = {view.name: view for view in snapshot.backends}
+    return {one.queue: views[one.backend].gauge(priority) for one in decision.candidates}

@@ -95,8 +95,10 @@ def announcement(rng: Random, backend: str, node: str) -> Announcement:
         operations=some(rng, tuple(Operation), least=1) if rng.random() < 0.3 else tuple(Operation),
         order=rng.randint(0, 3),
         slots=rng.randint(1, 4),
-        max_waiting=rng.randint(0, 3),
+        max_waiting=rng.randint(0, 5),
         max_waiting_batch=rng.randint(0, 3),
+        overflow_at=maybe(rng, 0.5, 1, 2, 4),
+        overflow_wait=maybe(rng, 0.6, 0.1, 3.0, 10.0),
         service_seconds=rng.choice((0.0, 0.2, 3.0, 40.0)),
     )
 

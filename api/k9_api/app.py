@@ -29,6 +29,7 @@ from k9_api.routes import (
     route,
     usage,
 )
+from k9_api.standing import Standings
 from k9_broker.settings import JobSettings, Settings
 from k9_broker.strategy.engine import Router
 
@@ -57,7 +58,9 @@ def create_app(
         warn(settings)
         router.warm_up()  # now: no request waits for it, and a broken installation fails at once
         broker = await opener(redis_url, settings.jobs)
-        app.state.context = Context(broker, router, Keys(settings.keys), settings.api.max_body_bytes)
+        standings = Standings(broker.ledger, broker.fleet)
+        keys, most = Keys(settings.keys), settings.api.max_body_bytes
+        app.state.context = Context(broker, router, keys, most, standings)
         try:
             with rereading(app, reread):
                 yield

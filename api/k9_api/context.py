@@ -10,6 +10,7 @@ from starlette.requests import Request
 
 from k9_api import metrics
 from k9_api.auth import Keys
+from k9_api.standing import Standings
 from k9_broker.jobs import Job
 from k9_broker.ports import Fleet, Ledger, RelayReader
 from k9_broker.requests import InferenceRequest
@@ -49,6 +50,7 @@ class Context:
     router: Router
     keys: Keys
     max_body_bytes: int
+    standings: Standings
 
     def reread(self, settings: Settings) -> Context:
         """The same connections under another policy and other keys. Raises `ConfigurationError`."""

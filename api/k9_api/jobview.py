@@ -13,7 +13,6 @@ from k9_broker.errors import K9Error, from_record
 from k9_broker.jobs import Job
 from k9_broker.money import dollars
 from k9_broker.results import Result
-from k9_broker.snapshot import Snapshot
 
 
 def job_object(job: Job) -> dict[str, Any]:
@@ -56,16 +55,6 @@ def job_object(job: Job) -> dict[str, Any]:
 def usd(nanos: int | None) -> float | None:
     """US dollars; `None` stays: not known."""
     return None if nanos is None else dollars(nanos)
-
-
-def place(job: Job, snapshot: Snapshot) -> dict[str, Any]:
-    """About where a job that was queued just now stands, and how many seconds it will wait."""
-    for backend in snapshot.backends:
-        if backend.name == job.backend:
-            wait = backend.estimated_wait(job.priority)
-            position = max(1, backend.waiting.get(job.priority, 0))  # the job itself is one of them
-            return {"position": position, "estimated_wait_seconds": round(wait, 3)}
-    return {}
 
 
 def succeeded(job: Job, result: Result, encoding_format: egress.EncodingFormat) -> bytes:

@@ -22,8 +22,8 @@ def planned(asked: InferenceRequest, decision: Decision, admission: Admission) -
     explained = explain(decision)
     chosen = None
     if admission.candidate is not None:
-        # Those before it were passed over, so their number is its place.
-        chosen = {**explained["candidates"][len(admission.passed)], "reason": admission.reason}
+        place = decision.candidates.index(admission.candidate)
+        chosen = {**explained["candidates"][place], "reason": admission.reason}
     return {
         **_head(asked.operation, asked.model, asked.priority),
         **explained,
@@ -78,4 +78,4 @@ def _passed(backend: str, model: str, reason: str) -> dict[str, str]:
 
 
 def _error(asked: InferenceRequest, decision: Decision, admission: Admission) -> K9Error:
-    return turned_away(decision, admission) if decision.candidates else refusal(asked, decision)
+    return turned_away(admission) if decision.candidates else refusal(asked, decision)

@@ -54,7 +54,8 @@ class Downstream:
 
     async def _fill_silence(self) -> None:
         # Half of the period between two looks: nobody waits longer than one and a half periods.
-        if time.monotonic() - self._quiet_since >= 0.95 * KEEP_ALIVE:
+        # While a write is under way it is the caller who is silent: more would only wait behind it.
+        if not self._turn.locked() and time.monotonic() - self._quiet_since >= 0.95 * KEEP_ALIVE:
             try:
                 await self.write(self._keep_alive)
             except CallerGone:

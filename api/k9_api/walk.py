@@ -25,6 +25,7 @@ from k9_api.errors import error_response
 from k9_api.presence import Presence
 from k9_api.reading import read_body
 from k9_api.sse import Downstream, EventStream
+from k9_api.standing import Standing, Teller
 from k9_broker.errors import (
     JobCancelled,
     JobExpired,
@@ -41,6 +42,8 @@ from k9_broker.ports import Follower
 from k9_broker.requests import InferenceRequest, Kind, Operation
 
 log = logging.getLogger(__name__)
+
+_FORGOTTEN = "Redis has lost the job, as it may when it was restarted. Send the request again."
 
 _ENDS: dict[str, type[K9Error]] = {
     JobState.CANCELLED: JobCancelled,
@@ -88,22 +91,29 @@ class _Streamed:
     began: float
 
     async def produce(self, out: Downstream) -> None:
+        async def tell(standing: Standing) -> None:
+            await out.write(standing.comment())
+
         async with _admitted(self.here, self.asked) as waiting:
             job = waiting.job
             writer = self.surface.stream(self.asked, job)
             out.headers.update(job_headers(job))
             try:
                 async with out.attended():
-                    await self._relay(waiting, writer, out)
+                    with Teller(self.here.standings, job.id, tell) as teller:
+                        await self._relay(waiting, writer, out, teller)
             finally:
                 _observe(job, self.began)
         await out.write(writer.close())
 
-    async def _relay(self, waiting: _Waiting, writer: StreamWriter, out: Downstream) -> None:
+    async def _relay(self, waiting: _Waiting, writer: StreamWriter, out: Downstream, teller: Teller) -> None:
         job = waiting.job
         admitted = time.perf_counter()
         sent = False
+        if self.asked.patient:
+            teller.start()
         async for event in waiting.follower.events():
+            teller.stop()
             match event.kind:
                 case "chunk":
                     if (frames := writer.write(event.data)) is None:
@@ -147,6 +157,8 @@ async def _admitted(here: Context, asked: InferenceRequest) -> AsyncIterator[_Wa
         waiting = _Waiting(job, follower)
         try:
             yield waiting
+        except JobNotFound as gone:
+            raise LedgerUnavailable(_FORGOTTEN, retry_after=1) from gone
         finally:
             if not waiting.over:
                 await _abandon(here, job)

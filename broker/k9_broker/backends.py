@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from k9_broker.health import InstanceHealth
 from k9_broker.models import Latency, ModelCard
@@ -77,7 +77,14 @@ class Backend(BaseModel):
     max_waiting: int = Field(default=256, ge=0)
     """The mark: jobs that may wait in its interactive queue before it counts as full."""
     max_waiting_batch: int = Field(default=1024, ge=0)
-    """The same for its batch queue."""
+    """The same for its batch queue, and for interactive callers who are willing to wait."""
+    overflow_at: int | None = Field(default=None, ge=0)
+    """Jobs in its interactive queue from which others rather go elsewhere. `None`: only at `max_waiting`."""
+    overflow_wait: float | None = Field(default=10.0, ge=0)
+    """Seconds of estimated wait from which interactive jobs rather go elsewhere; `None`: never."""
+    reserved_slots: int | None = Field(default=None, ge=0)
+    """Slots a worker keeps free of batch jobs at least, beside those that interactive jobs lately had, while
+    such come. `None`: one in ten, none below four."""
     max_inputs: int | None = Field(default=None, ge=1)
     """Embedding inputs it takes in one call; longer lists are split. `None`: what its dialect takes."""
     api_key_env: str | None = None
@@ -125,6 +132,13 @@ class Backend(BaseModel):
         return self.max_waiting if priority is Priority.INTERACTIVE else self.max_waiting_batch
 
 
+def _known(card: Any) -> Any:
+    """Without what another version says of a model: it is no mistake, as it would be in a configuration."""
+    if not isinstance(card, dict):
+        return card
+    return {name: value for name, value in card.items() if name in ModelCard.model_fields}
+
+
 class Announcement(BaseModel):
     """What a worker says of itself at every heartbeat: the only thing routing knows of a backend."""
 
@@ -136,7 +150,7 @@ class Announcement(BaseModel):
     kind: Kind
     dialect: str
     models: tuple[str, ...]
-    cards: dict[str, ModelCard] = Field(default_factory=dict)
+    cards: dict[str, Annotated[ModelCard, BeforeValidator(_known)]] = Field(default_factory=dict)
     """A card for each model."""
     latencies: dict[str, Latency] = Field(default_factory=dict)
     """The present estimate for each model that was called lately."""
@@ -153,7 +167,11 @@ class Announcement(BaseModel):
     """Seconds until the backend's rate limit lets another call begin."""
     max_waiting: int
     max_waiting_batch: int
+    overflow_at: int | None = None
+    overflow_wait: float | None = None
     service_seconds: float = 1.0
     """Decaying mean of how long a job takes once it runs."""
+    service_spread: float = 0.0
+    """Standard deviation of it, seconds."""
     loop_lag_seconds: float = 0.0
     """How late the worker's event loop ran its last tick: more than 0.1 means something blocks it."""

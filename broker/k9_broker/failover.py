@@ -24,13 +24,15 @@ def onward(
     reason: str,
     only: str | None = None,
     again: bool = False,
+    marks: bool = False,
 ) -> list[Candidate]:
     """The places that may take the job now, best first; `reason` is why they get it.
 
     `explained` is the decision that queued it (`strategy.explanation`): its candidates, and those on
     standby, which had been left out only because they were down. Left out now are the job's present
     backend, those that have failed it, and those that are down or no longer what they were. `only`:
-    no backend but this one. `again`: its present backend too, for another worker of it.
+    no backend but this one. `again`: its present backend too, for another worker of it. `marks`:
+    places past a mark of theirs will not do.
     """
     views = {view.name: view for view in snapshot.backends}
     gone = {*job.tried} if again else {job.backend, *job.tried}
@@ -40,7 +42,7 @@ def onward(
         if view is None or view.name in gone or (only is not None and view.name != only):
             continue
         if may_take(job, place, view):
-            found.append(_candidate(job, place, view, reason))
+            found.append(_candidate(job, place, view, reason, marks))
     return found
 
 
@@ -62,7 +64,7 @@ def _ranked(explained: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
     yield from standby
 
 
-def _candidate(job: Job, place: Mapping[str, Any], view: BackendView, reason: str) -> Candidate:
+def _candidate(job: Job, place: Mapping[str, Any], view: BackendView, reason: str, marks: bool) -> Candidate:
     usd = place["cost_usd"]
     # A job that goes back to its own queue finds room there, as it does at every hand-back.
     held = view.slots if view.name == job.backend else 0
@@ -75,4 +77,11 @@ def _candidate(job: Job, place: Mapping[str, Any], view: BackendView, reason: st
         model=place["model"],
         score=place["score"],
         cost=None if usd is None else nanos(usd),
+        wait=place["wait_seconds"],
+        seconds=place["seconds"],
+        slots=view.slots,
+        service_seconds=view.service_seconds,
+        least_wait=view.least_wait,
+        overflow_at=view.overflow_at if marks else None,
+        overflow_wait=view.overflow_wait if marks else None,
     )

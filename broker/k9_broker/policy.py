@@ -188,6 +188,10 @@ class TenantPolicy(_Table):
     privacy: Privacy | None = None
     budget_usd_per_day: float | None = Field(default=None, ge=0, le=1e6)
     """US dollars a day (UTC). Exhausted, its work goes where it costs nothing, or is refused."""
+    weight: float = Field(default=1.0, ge=0.01, le=100)
+    """Its share of a queue that several tenants wait in, beside the others' weights."""
+    max_in_flight: int | None = Field(default=None, ge=1)
+    """Jobs of it that run at once, at all backends together; the others wait."""
 
 
 class CloudModel(_Table):
@@ -216,6 +220,8 @@ class Policy(_Table):
     tenants: dict[str, TenantPolicy] = Field(default_factory=dict)
     compare_with: CloudModel | None = None
     """What a saving is measured by; `None`: the cloud model the job would have gone to."""
+    shared: bool = False
+    """There are several tenants, so that none may fill a queue."""
 
     def tenant(self, name: str) -> TenantPolicy:
         return self.tenants.get(name, _NO_WISHES)

@@ -13,6 +13,7 @@ from k9_broker.jobs import Claim, Job, JobState
 from k9_broker.models import ModelCard
 from k9_broker.requests import InferenceRequest, Kind, Operation, Priority
 from k9_broker.results import Chunk, Outcome, Result
+from k9_broker.saturation import Gauge
 from k9_broker.snapshot import Snapshot
 from k9_broker.strategy.decision import Candidate, Decision
 from k9_broker.usage import UsageRow
@@ -89,12 +90,14 @@ class Ledger(Protocol):
         calls: int,
         token: str = "",
         home: str = "",
+        within: float | None = None,
     ) -> str | None:
         """Move a job to the first of `places` that has room, under its next generation.
 
         `leaves` is why it leaves its backend; `calls` how many upstream calls it has caused so far.
         With the `token` of its claim a running job moves, without it one that waits; `home` is the
-        backend that shall have it back. A running job without one was failed by its backend. Gives the
+        backend that shall have it back. A running job without one was failed by its backend. Only places
+        that are expected to be done `within` so many seconds count, if it is given. Gives the
         backend it went to, the empty string when none has room (nothing has changed then), or `None`
         when the job is superseded.
         """
@@ -118,6 +121,17 @@ class Ledger(Protocol):
 
     async def explanation(self, job_id: str) -> tuple[Job, Mapping[str, Any]]:
         """The job and the decision that queued it, as `explain` wrote it. Raises `JobNotFound`."""
+        ...
+
+    async def gauges(self, tenant: str, decision: Decision) -> Mapping[str, Gauge]:
+        """The queue of each candidate, by its name, as a job of the tenant would find it now."""
+        ...
+
+    async def ahead(self, job_ids: Sequence[str]) -> Sequence[tuple[str, int] | None]:
+        """Where each of these jobs waits, and how many jobs of that backend begin before it, as it stands.
+
+        `None` for one that does not wait. All are looked at in one step: many cost little more than one.
+        """
         ...
 
     async def spent(self, tenant: str) -> int:
@@ -191,6 +205,10 @@ class Fleet(Protocol):
 
     async def rerouted(self) -> Mapping[tuple[str, str, str], int]:
         """How many jobs have changed their backend, by the one they left, the one they went to, and why."""
+        ...
+
+    async def dead_letters(self) -> int:
+        """How many jobs are listed as dead letters."""
         ...
 
     async def snapshot(self, *, fresh: bool = False) -> Snapshot:

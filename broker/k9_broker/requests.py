@@ -89,6 +89,8 @@ class InferenceRequest:
     """The caller's own wish; tenant, rules and detector may be stricter."""
     kind: Kind | None = None
     """The only kind of backend the caller accepts."""
+    patient: bool = False
+    """The caller would rather wait in a queue than hear that all are full."""
 
     @property
     def stream(self) -> bool:
@@ -114,8 +116,10 @@ class InferenceRequest:
         return self if self.stream is wanted else replace(self, body={**self.body, "stream": wanted})
 
     def dump(self) -> bytes:
-        """JSON for the job record; `load` is its inverse."""
-        return to_json({name: getattr(self, name) for name in self.__slots__})
+        """JSON for the job record; `load` is its inverse. A field of `_LATER` stands in it only when it is set,
+        so that the same request has the same bytes, and the same fingerprint, in every version."""
+        said = {name: getattr(self, name) for name in self.__slots__}
+        return to_json({name: value for name, value in said.items() if value or name not in _LATER})
 
     @classmethod
     def load(cls, raw: bytes) -> Self:
@@ -123,9 +127,11 @@ class InferenceRequest:
         for name, noun in _NOUNS.items():
             if data.get(name) is not None:  # what an older version queued does not have every field
                 data[name] = noun(data[name])
-        return cls(**data)
+        return cls(**{name: value for name, value in data.items() if name in cls.__slots__})
 
 
+_LATER = frozenset({"patient"})
+"""Fields that the first version did not have; not to be set is what they are without it."""
 _NOUNS: Mapping[str, type[StrEnum]] = {
     "operation": Operation,
     "priority": Priority,

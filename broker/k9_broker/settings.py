@@ -194,6 +194,7 @@ class Settings(BaseSettings):
             aliases=self.aliases,
             privacy=self.privacy,
             tenants=self.tenants,
+            shared=len(set(self.keys.values())) > 1,
         )
 
     @property

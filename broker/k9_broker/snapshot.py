@@ -9,7 +9,8 @@ from dataclasses import dataclass, field, replace
 from k9_broker.errors import MAX_RETRY_AFTER
 from k9_broker.health import InstanceHealth
 from k9_broker.models import Latency, ModelCard
-from k9_broker.requests import Kind, Operation, Priority
+from k9_broker.requests import InferenceRequest, Kind, Operation, Priority
+from k9_broker.saturation import Gauge, Wait, wait_behind
 
 NO_WORKER = "no-worker"
 _NOTHING_KNOWN = ModelCard()
@@ -33,6 +34,14 @@ class BackendView:
     waiting: Mapping[Priority, int] = field(default_factory=dict)
     in_flight: int = 0
     service_seconds: float = 1.0
+    service_spread: float = 0.0
+    """Standard deviation of the time a job takes."""
+    overflow_at: int | None = None
+    """Waiting interactive jobs from which others rather go elsewhere."""
+    overflow_wait: float | None = None
+    """Seconds of estimated wait from which interactive jobs rather go elsewhere."""
+    saturated: bool = False
+    """One of these marks was passed, and is not yet left behind again."""
     oldest_age: float = 0.0
     """Seconds the longest waiting job has waited."""
     cards: Mapping[str, ModelCard] = field(default_factory=dict)
@@ -70,12 +79,35 @@ class BackendView:
 
     def estimated_wait(self, priority: Priority) -> float:
         """Seconds until a new job of this priority would start, if the present rate holds."""
+        return self.wait_behind(self.ahead(priority)).p50
+
+    def mark(self, request: InferenceRequest) -> int:
+        """Jobs its queue takes from such a caller: of those willing to wait as many as of a batch."""
+        mark = self.max_waiting[request.priority]
+        return max(mark, self.max_waiting[Priority.BATCH]) if request.patient else mark
+
+    def ahead(self, priority: Priority) -> int:
+        """Jobs that would begin before a new one of this priority, if it went to the end of its queue."""
         ahead = self.waiting.get(Priority.INTERACTIVE, 0)
         if priority is Priority.BATCH:
             ahead += self.waiting.get(Priority.BATCH, 0)
-        free = max(0, self.slots - self.in_flight)
-        rounds = max(0, ahead + 1 - free) / max(1, self.slots)
-        return max(rounds * self.service_seconds, self.paced_seconds, self.down_seconds)
+        return ahead
+
+    def gauge(self, priority: Priority) -> Gauge:
+        """Its queue as the next job would find it, if all that wait are of one tenant."""
+        waiting = self.waiting.get(priority, 0)
+        saturated = self.saturated and priority is Priority.INTERACTIVE
+        return Gauge(waiting, self.ahead(priority), waiting, self.in_flight, saturated)
+
+    @property
+    def least_wait(self) -> float:
+        """Seconds nobody begins before, however short the queue."""
+        return max(self.paced_seconds, self.down_seconds)
+
+    def wait_behind(self, ahead: int) -> Wait:
+        """The wait of a job with so many ahead of it here."""
+        found = wait_behind(ahead, self.in_flight, self.slots, self.service_seconds, self.service_spread)
+        return Wait(*(max(seconds, self.least_wait) for seconds in found))
 
 
 @dataclass(frozen=True, slots=True)

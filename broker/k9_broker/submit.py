@@ -7,11 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
-from k9_broker.errors import QueueFull
 from k9_broker.jobs import Job
 from k9_broker.ports import Fleet, Ledger
 from k9_broker.requests import InferenceRequest
-from k9_broker.snapshot import Snapshot, retry_after
+from k9_broker.snapshot import Snapshot
 from k9_broker.strategy.decision import Decision
 from k9_broker.strategy.refusal import refusal
 
@@ -38,10 +37,6 @@ async def submit(
     decision = await decide(request, snapshot)
     if not decision.candidates:
         raise refusal(request, decision)
-    try:
-        job = await ledger.admit(job_id, request, decision, waiter=waiter)
-    except QueueFull as full:
-        shortest = min(candidate.wait for candidate in decision.candidates)
-        raise QueueFull(retry_after=retry_after(shortest)) from full
+    job = await ledger.admit(job_id, request, decision, waiter=waiter)
     fleet.admitted(job.backend, job.priority)
     return job

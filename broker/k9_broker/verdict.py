@@ -50,6 +50,11 @@ def concerns_backend(error: K9Error) -> bool:
     return isinstance(error, _UNFIT) or (isinstance(error, BackendError) and error.retryable)
 
 
+def is_dead_letter(error: K9Error) -> bool:
+    """Whether a job that failed with it may be run again as it is: its caller is not to blame."""
+    return concerns_backend(error) or isinstance(error, BackendError) or type(error) is K9Error
+
+
 def on_failure(
     error: K9Error,
     *,

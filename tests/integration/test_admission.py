@@ -14,8 +14,7 @@ from k9_broker.adapters.redis_ledger import RedisLedger
 from k9_broker.adapters.redis_wake import RedisRelayReader
 from k9_broker.errors import BudgetExhausted, K9Error, PrivacyRefused, QueueFull
 from k9_broker.jobs import Job, JobState, new_job_id
-from k9_broker.requests import InferenceRequest, Kind, Priority, Privacy
-from k9_broker.snapshot import BackendView, Snapshot
+from k9_broker.requests import InferenceRequest, Kind, Privacy
 from k9_broker.strategy import admission
 from k9_broker.strategy.decision import Decision
 from stand import RedisProcess
@@ -76,7 +75,8 @@ async def test_whom_it_takes_and_what_a_dry_run_says(
     taken: str | type[K9Error],
     reason: str,
 ) -> None:
-    dry = admission.choose(decision, empty(decision), Priority.INTERACTIVE, await ledger.spent("default"))
+    gauges = await ledger.gauges("default", decision)
+    dry = admission.choose(decision, chat(), gauges, await ledger.spent("default"))
     assert dry.reason == reason
     if isinstance(taken, type):
         with pytest.raises(taken):
@@ -94,19 +94,6 @@ async def test_whom_it_takes_and_what_a_dry_run_says(
 
 
 REMOVED = "elsewhere: model-not-served"
-
-
-def empty(decision: Decision) -> Snapshot:
-    """A fleet in which nothing waits."""
-    return Snapshot(
-        tuple(
-            BackendView(
-                name=one.backend, kind=one.kind, dialect="fake", models=frozenset(), operations=frozenset(),
-                order=0, slots=1, max_waiting={}, workers=1,
-            )
-            for one in decision.candidates
-        )
-    )  # fmt: skip
 
 
 async def test_what_was_asked_for_and_what_was_chosen_are_both_kept(ledger: RedisLedger) -> None:

@@ -194,7 +194,7 @@ def test_full_queues_are_planned_around(four: Routed, http: httpx.Client) -> Non
     four.fake.behave(**SLOW)
     job = {"endpoint": CHAT, "body": chat(model=SMALL)}
     # Some may be refused at first: the queue is short, and workers need a moment to take from it.
-    jobs = [wait_until(lambda: http.post("/v1/jobs", json=job).json().get("id"), "room") for _ in range(8)]
+    jobs = [wait_until(lambda: http.post("/v1/jobs", json=job).json().get("id"), "room") for _ in range(7)]
     try:
         wait_until(lambda: planned(http, chat(model=SMALL))["refusal"], "the queue is seen to be full", 10)
         real = http.post(CHAT, json=chat(model=SMALL))

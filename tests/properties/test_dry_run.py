@@ -9,9 +9,10 @@ import gc
 import os
 from asyncio import gather
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from random import Random
+from typing import Any
 
 import pytest
 
@@ -20,21 +21,23 @@ from k9_broker.adapters import keys
 from k9_broker.adapters.connect import Commands
 from k9_broker.adapters.redis_fleet import RedisFleet
 from k9_broker.adapters.redis_ledger import RedisLedger
+from k9_broker.backends import Announcement
 from k9_broker.errors import BudgetExhausted, K9Error, PrivacyRefused, QueueFull
 from k9_broker.jobs import Job, JobState, new_job_id
 from k9_broker.naming import queue_name
 from k9_broker.requests import InferenceRequest, Kind, Priority, Privacy
+from k9_broker.saturation import Gauge
 from k9_broker.snapshot import Snapshot
-from k9_broker.strategy import admission
 from k9_broker.strategy.admission import Admission, choose
 from k9_broker.strategy.decision import Candidate, Decision
 from k9_broker.strategy.engine import Router
+from k9_broker.strategy.refusal import turned_away
 from stand import JOBS, RedisProcess
 from walks import candidate
 
 SEED = int(os.environ.get("K9_TEST_SEED", "30000"))
 REQUESTS, A_WORLD = 10_000, 50
-Rule = Callable[[Decision, Snapshot, Priority, int], Admission]
+Rule = Callable[[Decision, InferenceRequest, Mapping[str, Gauge], int], Admission]
 REFUSALS = (QueueFull, BudgetExhausted, PrivacyRefused)
 
 
@@ -60,6 +63,7 @@ class World:
                         pipe.zadd(waiting, {filler: number})
                 for filler in fillers[: self.rng.randint(0, 4)]:
                     pipe.zadd(keys.leases(said.backend), {filler: 9e12})
+                self._occupy(pipe, said)
             for tenant in worlds.TENANTS:
                 spent = self.rng.choice((0, 10**4, 10**5, 10**6, 3 * 10**6, 10**9))
                 pipe.set(keys.spent(tenant, await self.ledger._today()), spent)
@@ -68,14 +72,31 @@ class World:
             await self.fleet.withdraw(self.rng.choice(self.said).node)
         return await self.fleet.snapshot()
 
+    def _occupy(self, pipe: Any, said: Announcement) -> None:
+        """Whose the fillers are, and when whose turn is."""
+        for priority in Priority:
+            queue = queue_name(said.kind, said.backend, priority)
+            for tenant in worlds.TENANTS:
+                if self.rng.random() < 0.5:
+                    pipe.sadd(keys.queued(queue, tenant), *range(self.rng.randint(1, 3)))
+                    pipe.hset(keys.turns(queue), f"of {tenant}", self.rng.randint(0, 4))
+
     def decide(self, request: InferenceRequest, snapshot: Snapshot) -> Decision:
-        decision = self.router.decide(request, snapshot)
+        decision = replace(self.router.decide(request, snapshot), shared=self.rng.random() < 0.3)
+        near = {view.name: self.rng.uniform(0.8, 1.5) for view in snapshot.backends}  # a mark near its wait
+        candidates = [
+            one._replace(overflow_wait=one.wait * near[one.backend]) if one.wait else one
+            for one in decision.candidates
+        ]
+        decision = replace(decision, candidates=tuple(candidates))
         return worse(self.rng, decision) if self.rng.random() < 0.3 else decision
 
-    async def compare(self, request: InferenceRequest, decision: Decision, snapshot: Snapshot) -> str:
+    async def compare(self, request: InferenceRequest, decision: Decision) -> str:
         """What a dry run says, then the deed, then undone. Gives how it ended, or why so."""
         spent = await self.ledger.spent(request.tenant)
-        dry = self.rule(decision, snapshot, request.priority, spent)
+        queues = [word for one in decision.candidates for word in (one.queue, self.rng.randint(0, 1))]
+        await self.commands.command("HSET", keys.SATURATED, *queues)  # whose marks were passed before
+        dry = self.rule(decision, request, await self.ledger.gauges(request.tenant, decision), spent)
         job_id = new_job_id()
         # Sent together, so that nothing comes between them.
         real, undone = await gather(
@@ -109,15 +130,10 @@ def same(real: Job, dry: Admission, decision: Decision) -> bool:
 
 
 def same_refusal(real: K9Error, dry: Admission) -> bool:
-    """Full when one was only full; else too dear when one was only that; else too private."""
-    reasons = {reason for _, reason in dry.passed}
-    if admission.FULL in reasons or not reasons:
-        expected: type[K9Error] = QueueFull
-    elif reasons & {admission.NO_MONEY, admission.NO_PRICE}:
-        expected = BudgetExhausted
-    else:
-        expected = PrivacyRefused
-    return dry.candidate is None and type(real) is expected
+    """What a dry run says, word for word, but for the time that has passed since."""
+    said = turned_away(dry)
+    near = said.retry_after == real.retry_after or abs((said.retry_after or 0) - (real.retry_after or 0)) <= 1
+    return dry.candidate is None and (type(said), said.message) == (type(real), real.message) and near
 
 
 def worse(rng: Random, decision: Decision) -> Decision:
@@ -153,10 +169,14 @@ async def run(count: int, commands: Commands, redis: RedisProcess, rule: Rule = 
             snapshot = await world.freeze()
             before = state(redis)
             for _ in range(A_WORLD):
-                asked = worlds.asked(world.rng, sensitive=0.1, local=0.1).request
+                asked = replace(
+                    worlds.asked(world.rng, sensitive=0.1, local=0.1).request,
+                    deadline=world.rng.choice((None, None, None, 1.0, 8.0)),
+                    patient=world.rng.random() < 0.2,
+                )
                 decision = world.decide(asked, snapshot)
                 if decision.candidates:
-                    seen[await world.compare(asked, decision, snapshot)] += 1
+                    seen[await world.compare(asked, decision)] += 1
             assert state(redis) == before, world.name
     finally:
         gc.unfreeze()
@@ -167,26 +187,40 @@ async def run(count: int, commands: Commands, redis: RedisProcess, rule: Rule = 
 async def test_a_dry_run_gives_what_the_real_run_does(commands: Commands, clean_redis: RedisProcess) -> None:
     seen = await run(REQUESTS, commands, clean_redis)
     refusals = {one.code for one in REFUSALS}
-    reasons = {"overflow:depth", "budget:exhausted", "budget:unknown-price", "privacy:local-only"}
+    rooms = {"overflow:depth", "overflow:wait", "overflow:deadline"}
+    reasons = {*rooms, "budget:exhausted", "budget:unknown-price", "privacy:local-only"}
     strategies = set(worlds.STRATEGIES)
     assert all(seen[what] >= REQUESTS // 200 for what in refusals | reasons | strategies), seen
 
 
-@pytest.mark.parametrize("blind", ["privacy", "budget", "depth"])
+BLIND: dict[str, dict[str, int]] = {
+    "depth": {"waiting": 0},
+    "turns": {"ahead": 0},
+    "slots": {"in_flight": 0},
+    "hysteresis": {"saturated": False},
+}
+
+
+@pytest.mark.parametrize("blind", ["privacy", "budget", "deadline", "tenants", *BLIND])
 async def test_a_dry_run_that_overlooks_something_is_found_out(
     commands: Commands, clean_redis: RedisProcess, blind: str
 ) -> None:
-    def rule(decision: Decision, snapshot: Snapshot, priority: Priority, spent: int) -> Admission:
+    def rule(
+        decision: Decision, request: InferenceRequest, gauges: Mapping[str, Gauge], spent: int
+    ) -> Admission:
         if blind == "privacy":
             decision = replace(decision, privacy=Privacy.ANY)
         if blind == "budget":
             decision = replace(decision, budget=None)
-        if blind == "depth":
-            snapshot = Snapshot(tuple(replace(view, waiting={}) for view in snapshot.backends))
-        return choose(decision, snapshot, priority, spent)
+        if blind == "deadline":
+            request = replace(request, deadline=None)
+        if blind == "tenants":
+            decision = replace(decision, shared=False)
+        seen = {queue: found._replace(**BLIND.get(blind, {})) for queue, found in gauges.items()}
+        return choose(decision, request, seen, spent)
 
     with pytest.raises(AssertionError, match="K9_TEST_SEED"):
-        await run(400, commands, clean_redis, rule)
+        await run(500, commands, clean_redis, rule)
 
 
 def state(redis: RedisProcess) -> dict[bytes, object]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from dataclasses import replace
 from random import Random
 
 import pytest
@@ -23,6 +24,9 @@ from walks import candidate, chat, decided
 NAMES = ("a", "b", "c")
 MARK = 4
 BUDGET = 700
+TENANTS = ("free", "capped")
+MOST = 2
+"""Jobs in flight that the capped tenant may have."""
 
 
 class Play:
@@ -43,9 +47,17 @@ class Play:
         ]
 
     async def admit(self) -> None:
-        job_id, decision = new_job_id(), decided(*self.places(), budget=BUDGET, removals=())
+        who = self.rng.choice(TENANTS)
+        decision = decided(
+            *self.places(),
+            budget=BUDGET,
+            removals=(),
+            weight=2.0,
+            max_in_flight=MOST if who == "capped" else None,
+        )
         with suppress(QueueFull, BudgetExhausted):
-            self.jobs.append(await self.ledger.admit(job_id, chat(), decision))
+            request = replace(chat(), tenant=who)
+            self.jobs.append(await self.ledger.admit(new_job_id(), request, decision))
 
     async def claim(self, job: Job) -> None:
         job = await self.ledger.get(job.id)
@@ -96,19 +108,37 @@ class Play:
         await asyncio.gather(*acts)
 
     async def check(self) -> None:
-        redis, spent = self.redis, 0
+        redis, spent = self.redis, dict.fromkeys(TENANTS, 0)
+        shares: dict[str, list[str]] = {}
         stands: dict[str, list[str]] = {}
         for name in NAMES:
             queue = queue_name(Kind.LOCAL, name, Priority.INTERACTIVE)
             for member in redis.zrange(keys.waiting(queue), 0, -1):
                 stands.setdefault(member.decode(), []).append(f"queued {name}")
+            for who in TENANTS:
+                for member in redis.smembers(keys.queued(queue, who)):
+                    shares.setdefault(member.decode(), []).append(f"queued {who}")
             for member in redis.zrange(keys.leases(name), 0, -1):
                 stands.setdefault(member.decode(), []).append(f"running {name}")
         for job in [await self.ledger.get(job.id) for job in self.jobs]:
             where = [] if job.state.ended else [f"{job.state.value} {job.backend}"]
             assert stands.get(job.id, []) == where, job
-            spent += job.cost or 0
-        assert await self.ledger.spent("default") == spent
+            waits = [f"queued {job.tenant}"] if job.state is JobState.QUEUED else []
+            assert shares.get(job.id, []) == waits, job
+            spent[job.tenant] += job.cost or 0
+        assert {who: await self.ledger.spent(who) for who in TENANTS} == spent
+        await self.check_cap()
+
+    async def check_cap(self) -> None:
+        running = {one.decode() for one in self.redis.zrange(keys.running("capped"), 0, -1)}
+        capped = [
+            job for job in [await self.ledger.get(one.id) for one in self.jobs] if job.tenant == "capped"
+        ]
+        assert running == {job.id for job in capped if job.state is JobState.RUNNING}
+        assert len(running) <= MOST
+        parked = {one.decode() for one in self.redis.zrange(keys.parked("capped"), 0, -1)}
+        assert parked <= {job.id for job in capped if job.state is JobState.QUEUED}
+        assert parked == {job.id for job in capped if self.redis.hexists(keys.job(job.id), "parked")}
 
 
 @pytest.mark.parametrize("seed", range(12))

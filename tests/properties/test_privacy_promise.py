@@ -43,8 +43,10 @@ TAG = re.compile(rb'"delivery_tag": ?"([^:"]+):(\d+):')
 LOOK = """
 local seen = {}
 for _, key in ipairs(redis.call('KEYS', '*k9.cloud.*')) do
-  local index = string.sub(key, 1, 3) == 'k9:'
-  local members = index and redis.call('ZRANGE', key, 0, -1) or redis.call('LRANGE', key, 0, -1)
+  local index, kind, members = string.sub(key, 1, 3) == 'k9:', redis.call('TYPE', key)['ok'], {}
+  if kind == 'zset' then members = redis.call('ZRANGE', key, 0, -1) end
+  if kind == 'set' then members = redis.call('SMEMBERS', key) end
+  if kind == 'list' then members = redis.call('LRANGE', key, 0, -1) end
   for _, member in ipairs(members) do
     seen[index and member or string.match(member, '"delivery_tag": ?"([^:"]+):') or member] = true
   end

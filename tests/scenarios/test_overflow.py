@@ -13,6 +13,11 @@ from stand import wait_until
 QUESTION = "How do I reset my password?"
 
 
+def who(number: int) -> str:
+    """Each fourth is another tenant: none fills a queue alone."""
+    return "plain" if number % 4 else "clinic"
+
+
 @pytest.fixture
 def full(k9: Quartet) -> Iterator[Quartet]:
     """Local backends that do not answer, with every slot taken and queues at their marks."""
@@ -21,7 +26,7 @@ def full(k9: Quartet) -> Iterator[Quartet]:
 
     def fill(count: int, of: str, what: str) -> None:
         for model in models.values():
-            jobs.extend(k9.queue(f"{what} {number}", model).job for number in range(count))
+            jobs.extend(k9.queue(f"{what} {number}", model, who(number)).job for number in range(count))
         wait_until(lambda: all(k9.depth(name)[of] == count for name in models), f"{count} {what} at each")
 
     try:
@@ -31,7 +36,8 @@ def full(k9: Quartet) -> Iterator[Quartet]:
         fill(MARK, "waiting", "waiting")
         yield k9
     finally:
-        k9.cancel(jobs)
+        for tenant in ("plain", "clinic"):
+            k9.cancel(jobs, tenant)
 
 
 def test_the_next_candidate_takes_what_the_local_queues_cannot(full: Quartet) -> None:
@@ -82,10 +88,11 @@ def test_room_again_means_here_again(k9: Quartet) -> None:
     k9.fakes["local-small"].behave(hang=True)
     jobs = [k9.queue(f"fills {number}", SMALL).job for number in range(SLOTS)]
     wait_until(lambda: k9.depth("local-small")["in_flight"] == SLOTS, "the slots are taken")
-    jobs += [k9.queue(f"waits {number}", SMALL).job for number in range(MARK)]
+    jobs += [k9.queue(f"waits {number}", SMALL, who(number)).job for number in range(MARK)]
     try:
         assert k9.chat(QUESTION).where == ("local-code", "overflow:depth")
     finally:
-        k9.cancel(jobs)
+        for tenant in ("plain", "clinic"):
+            k9.cancel(jobs, tenant)
     k9.reset()
     assert k9.chat(QUESTION).where == ("local-small", "task-type:local small")

@@ -110,10 +110,10 @@ def test_an_error_before_the_first_chunk_has_its_own_status(broker: Scripted, cl
 
 
 def test_a_full_queue_is_refused_before_anything_is_sent(broker: Scripted, client: httpx.Client) -> None:
-    broker.refusal = QueueFull()
+    broker.refusal = QueueFull(retry_after=7)
     for stream in (True, False):
         reply = ask(client, stream=stream)
-        assert (reply.status_code, reply.headers["retry-after"]) == (503, "1")  # the fleet is idle
+        assert (reply.status_code, reply.headers["retry-after"]) == (503, "7")
         assert reply.json()["error"]["code"] == "queue_full"
 
 

@@ -10,6 +10,7 @@ import pytest
 from fleets import chat, embeddings, fleet
 from k9_api.auth import Keys
 from k9_api.context import Broker, Context
+from k9_api.standing import Standings
 from k9_broker.policy import Policy
 from k9_broker.requests import InferenceRequest
 from k9_broker.snapshot import Snapshot
@@ -39,6 +40,6 @@ async def test_long_and_many_texts_are_looked_through_in_a_thread(
     asked: InferenceRequest, beside: bool
 ) -> None:
     router = Watched(Policy())
-    here = Context(cast(Broker, None), router, cast(Keys, None), 0)
+    here = Context(cast(Broker, None), router, cast(Keys, None), 0, cast(Standings, None))
     await here.decide(asked, fleet())
     assert (router.thread != threading.current_thread().name) is beside

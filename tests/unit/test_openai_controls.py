@@ -56,7 +56,18 @@ def test_nothing_wished_leaves_it_to_others() -> None:
 
 
 def test_every_control_is_a_field_of_a_request() -> None:
-    assert set(CONTROLS) <= set(InferenceRequest.__slots__)
+    assert set(CONTROLS) - {"queue"} | {"patient"} <= set(InferenceRequest.__slots__)
+
+
+@pytest.mark.parametrize(("said", "patient"), [("wait", True), ("refuse", False), (None, False)])
+def test_who_would_rather_wait_than_be_refused_says_so(said: str | None, patient: bool) -> None:
+    by_header = parse(CHAT, [] if said is None else [("X-K9-Queue", said)])
+    by_body = parse(CHAT | {"k9": {} if said is None else {"queue": said}}, [])
+    job = ingress.parse_job(
+        json.dumps({**JOB, "body": CHAT | {"k9": {"queue": said or "refuse"}}}).encode(), [], "acme"
+    )
+    assert by_header.patient is by_body.patient is job.patient is patient
+    assert InferenceRequest.load(by_body.dump()).patient is patient
 
 
 @pytest.mark.parametrize(("header", "body"), [("any", "local-only"), ("local-only", "any")])
@@ -86,6 +97,7 @@ def test_of_other_wishes_the_body_wins() -> None:
         ("X-K9-Privacy", "Local-Only", "'any' or 'local-only'"),
         ("X-K9-Privacy", "", "'any' or 'local-only'"),
         ("X-K9-Kind", "secret", "'local' or 'cloud'"),
+        ("X-K9-Queue", "secret", "'wait' or 'refuse'"),
         ("X-K9-Task-Type", "secret", "'code_completion'"),
         ("X-K9-Strategy", "", "must not be empty"),
         ("X-K9-Strategy", "s" * 81, "80 characters"),

@@ -7,16 +7,18 @@ from dataclasses import replace
 import pytest
 
 from fleets import EMBED, LARGE, SMALL, chat, fleet
-from k9_api import jobview, routeview
-from k9_broker.errors import BudgetExhausted, K9Error, QueueFull
+from k9_api import routeview
+from k9_broker.errors import BudgetExhausted, K9Error, PrivacyRefused, QueueFull
 from k9_broker.jobs import Job, JobState
 from k9_broker.policy import Policy
 from k9_broker.requests import InferenceRequest, Kind, Operation, Priority
-from k9_broker.strategy.admission import FULL, NO_MONEY, NO_PRICE, Admission, choose
+from k9_broker.strategy.admission import FULL, LATE, NO_MONEY, NO_PRICE, WAITS, Admission, choose
 from k9_broker.strategy.decision import Decision
 from k9_broker.strategy.engine import Router
 from k9_broker.strategy.explanation import explain
+from k9_broker.strategy.filters import LOCAL_ONLY
 from k9_broker.strategy.refusal import turned_away
+from walks import gauges
 
 
 def decide(request: InferenceRequest) -> Decision:
@@ -31,13 +33,15 @@ def decide(request: InferenceRequest) -> Decision:
         ((NO_MONEY, NO_PRICE), BudgetExhausted),
         ((NO_MONEY, FULL), QueueFull),
         ((FULL, NO_PRICE), QueueFull),
+        ((NO_MONEY, LATE), QueueFull),
+        ((WAITS,), QueueFull),
+        ((LOCAL_ONLY,), PrivacyRefused),
     ],
 )
 def test_room_is_waited_for_and_money_is_not(reasons: tuple[str, ...], kind: type[K9Error]) -> None:
     decision = decide(chat())
-    slow = replace(decision, candidates=tuple(one._replace(wait=7.2) for one in decision.candidates))
-    passed = tuple(zip(slow.candidates, reasons, strict=False))
-    error = turned_away(slow, Admission(None, reasons[0], passed))
+    passed = tuple(zip(decision.candidates, reasons, strict=False))
+    error = turned_away(Admission(None, reasons[0], passed, wait=7.2))
     assert type(error) is kind
     assert error.retry_after == (8 if kind is QueueFull else None)
 
@@ -47,7 +51,7 @@ def test_the_choice_stands_where_it_stands_on_the_list() -> None:
     snapshot = fleet(local_small={"waiting": full})
     asked = chat("hello", "auto:cost")
     decision = Router(Policy()).decide(asked, snapshot)
-    plan = routeview.planned(asked, decision, choose(decision, snapshot, asked.priority))
+    plan = routeview.planned(asked, decision, choose(decision, asked, gauges(snapshot, decision)))
     assert plan["passed"] == [{"backend": "local-small", "model": SMALL, "reason": FULL}]
     assert plan["choice"] == {**plan["candidates"][1], "reason": FULL}
     assert plan["refusal"] is None
@@ -56,7 +60,7 @@ def test_the_choice_stands_where_it_stands_on_the_list() -> None:
 def test_nobody_is_chosen_for_what_nobody_serves() -> None:
     asked = chat("hello", "nobody")
     decision = decide(asked)
-    plan = routeview.planned(asked, decision, choose(decision, fleet(), asked.priority))
+    plan = routeview.planned(asked, decision, choose(decision, asked, {}))
     assert (plan["choice"], plan["passed"], plan["candidates"]) == (None, [], [])
     assert plan["refusal"]["code"] == "model_not_found"
 
@@ -94,11 +98,3 @@ def test_an_explanation_compares_with_the_cloud() -> None:
     assert explained["compared_with"] is not None
     assert explained["compared_cost_usd"] > 0
     assert explain(replace(decide(chat()), cloud=None))["compared_cost_usd"] is None
-
-
-@pytest.mark.parametrize(("waiting", "position"), [(0, 1), (1, 1), (5, 5)])
-def test_a_job_is_among_those_that_wait_at_its_backend(waiting: int, position: int) -> None:
-    """Unless a worker has taken it already."""
-    snapshot = fleet(cloud_large={"waiting": {Priority.INTERACTIVE: waiting, Priority.BATCH: 9}})
-    queued = replace(JOB, state=JobState.QUEUED, started_at=None)
-    assert jobview.place(queued, snapshot)["position"] == position

@@ -161,7 +161,10 @@ class Announcer:
             paced_seconds=self._paced(),
             max_waiting=backend.max_waiting,
             max_waiting_batch=backend.max_waiting_batch,
+            overflow_at=backend.overflow_at,
+            overflow_wait=backend.overflow_wait,
             service_seconds=self._measuring.service_seconds,
+            service_spread=self._measuring.service_spread,
             loop_lag_seconds=self._loop_lag,
         )
         try:

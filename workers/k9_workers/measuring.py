@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -72,8 +73,8 @@ class Measuring:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._models: dict[str, _Model] = {}
-        self.service_seconds = 1.0
-        """Decaying mean of how long a job takes once it runs."""
+        self._jobs = 0
+        self._mean, self._variance = 1.0, 0.0
 
     @contextmanager
     def call(self, model: str, *, streamed: bool) -> Iterator[MeasuredCall]:
@@ -91,7 +92,25 @@ class Measuring:
             of.ended(self._clock(), call)
 
     def job_took(self, seconds: float) -> None:
-        self.service_seconds += _DECAY * (seconds - self.service_seconds)
+        """Of the first jobs each counts alike; then the newest counts `_DECAY`."""
+        self._jobs += 1
+        weight = max(_DECAY, 1 / self._jobs)
+        off = seconds - self._mean
+        self._mean += weight * off
+        self._variance = (1 - weight) * (self._variance + weight * off * off) if self._jobs > 1 else 0.0
+
+    @property
+    def service_seconds(self) -> float:
+        """Decaying mean of how long a job takes once it runs; while calls are under way that have lasted
+        longer than that on average, what they have lasted."""
+        now = self._clock()
+        ages = [now - call.began for of in self._models.values() for call in of.running]
+        return max(self._mean, sum(ages) / len(ages)) if ages else self._mean
+
+    @property
+    def service_spread(self) -> float:
+        """Standard deviation of it, decaying alike."""
+        return math.sqrt(self._variance)
 
     def latencies(self) -> dict[str, Latency]:
         """The present estimate for each model called lately, calls under way included."""

@@ -38,6 +38,7 @@ class Controls(TypedDict, total=False):
     ]
     privacy: Literal["any", "local-only"]
     kind: Literal["local", "cloud"]
+    queue: Literal["wait", "refuse"]
 
 
 CONTROLS: dict[str, TypeAdapter[Any]] = {
@@ -97,6 +98,7 @@ def controlled(
         strategy=wishes.get("strategy"),
         privacy=Privacy(wishes.get("privacy", Privacy.ANY)),
         kind=None if kind is None else Kind(kind),
+        patient=wishes.get("queue") == "wait",
     )
 
 

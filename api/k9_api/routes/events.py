@@ -18,10 +18,11 @@ from k9_api.dialects.openai.surface import OPENAI
 from k9_api.errors import error_object
 from k9_api.frames import frame
 from k9_api.sse import Downstream, EventStream
+from k9_api.standing import Standing, Teller
 from k9_api.waiting import owned
 from k9_api.walk import ending, job_headers
 from k9_broker.errors import BadRequest
-from k9_broker.jobs import Job
+from k9_broker.jobs import Job, JobState
 from k9_broker.ports import Event
 
 router = APIRouter(tags=["jobs"])
@@ -29,7 +30,11 @@ router = APIRouter(tags=["jobs"])
 
 @router.get("/v1/jobs/{job_id}/events")
 async def job_events(request: Request, job_id: str) -> Response:
-    """`running`, `chunk`, `restart` and `end`, each with an `id` that `Last-Event-ID` resumes after."""
+    """`running`, `chunk`, `restart` and `end`, each with an `id` that `Last-Event-ID` resumes after.
+
+    While the job waits, `queued` tells where it stands whenever that has changed. It has no `id`: it is
+    no part of what is resumed.
+    """
     after = request.headers.get("last-event-id") or "0"
     if not re.fullmatch(r"\d{1,19}(-\d{1,19})?", after):  # more does not fit into Redis' 64 bits
         raise BadRequest("The header Last-Event-ID is not an id of this stream.", param="Last-Event-ID")
@@ -40,16 +45,24 @@ async def job_events(request: Request, job_id: str) -> Response:
     chunks = egress.Chunks(job, include_usage=True) if job.operation in egress.TEXT else None
 
     async def produce(out: Downstream) -> None:
+        async def tell(standing: Standing) -> None:
+            await out.write(frame(standing.event(job.id), event="queued"))
+
         out.headers.update(job_headers(job))
+        teller = Teller(here.standings, job.id, tell)
         async with here.broker.relay.follow(job.id) as follower:
             if not job.state.ended:
                 await here.broker.relay.attend(job.id)
             async with out.attended():
-                async for event in follower.events(after):
-                    if data := _data(event, job, chunks):
-                        await out.write(frame(data, event=event.kind, id=event.id))
-                    if event.kind == "end":
-                        return
+                with teller:
+                    if job.state is JobState.QUEUED:
+                        teller.start()
+                    async for event in follower.events(after):
+                        teller.start() if event.kind == "restart" else teller.stop()
+                        if data := _data(event, job, chunks):
+                            await out.write(frame(data, event=event.kind, id=event.id))
+                        if event.kind == "end":
+                            return
 
     return EventStream(OPENAI, produce)
 

@@ -109,8 +109,8 @@ async def _answer(here: Context, job: Job, encoding_format: EncodingFormat, stat
             result = replace(result, body=fold(job.operation, await relayed(here, job)))
         body = jobview.succeeded(job, result, encoding_format)
     elif job.state is JobState.QUEUED:
-        snapshot = await here.broker.fleet.snapshot()
-        body = to_json({**jobview.job_object(job), **jobview.place(job, snapshot)})
+        standing = await here.standings.of(job)
+        body = to_json({**jobview.job_object(job), **(standing.told() if standing else {})})
     else:
         body = to_json(jobview.job_object(job))
     headers = job_headers(job, queue_seconds=job.queue_seconds)

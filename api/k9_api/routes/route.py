@@ -32,9 +32,9 @@ async def plan(request: Request) -> Response:
     raw = await read_body(request, here.max_body_bytes)
     asked = ingress.parse_any(raw, request.scope["headers"], tenant)
     snapshot = await here.broker.fleet.snapshot(fresh=True)  # as admission would see it
-    decision = await here.decide(asked, snapshot)
-    spent = 0 if decision.budget is None else await here.broker.ledger.spent(tenant)
-    admission = choose(decision, snapshot, asked.priority, spent)
+    decision, ledger = await here.decide(asked, snapshot), here.broker.ledger
+    spent = 0 if decision.budget is None else await ledger.spent(tenant)
+    admission = choose(decision, asked, await ledger.gauges(tenant, decision), spent)
     return Response(to_json(routeview.planned(asked, decision, admission)), media_type="application/json")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Callable
 from hashlib import sha1
 from importlib.resources import files
@@ -35,6 +36,18 @@ _REFUSALS = ("BUSY", "MISCONF", "NOREPLICAS")
 
 _SHARE = 128
 """Commands in one round trip at most, so that a large backlog does not become one large reply."""
+
+
+_PARTS = re.compile(r"^-- Stands on (.+)\.$", re.MULTILINE)
+
+
+def script_text(name: str) -> str:
+    """A script as Redis gets it: after the prelude and the parts that its header says it stands on."""
+    folder = files("k9_broker.adapters") / "scripts"
+    text = (folder / f"{name}.lua").read_text("utf-8")
+    said = _PARTS.search(text)
+    parts = ["prelude", *(said[1].split(", ") if said else ())]
+    return "".join((folder / "parts" / f"{part}.lua").read_text("utf-8") for part in parts) + text
 
 
 def connect(url: str, *, retries: int, connections: int = 32) -> Redis:
@@ -108,9 +121,7 @@ class Commands:
             return await self.command("EVAL", source, len(keys), *keys, *args)
 
     def _load(self, name: str) -> tuple[str, str]:
-        folder = files("k9_broker.adapters") / "scripts"
-        prelude = (folder / "prelude.lua").read_text("utf-8")
-        source = prelude + (folder / f"{name}.lua").read_text("utf-8")
+        source = script_text(name)
         digest = sha1(source.encode(), usedforsecurity=False).hexdigest()
         self._scripts[name] = digest, source
         return digest, source

@@ -6,8 +6,6 @@ prefix, so K-9 wants a Redis database of its own.
 
 from __future__ import annotations
 
-SEQUENCE = "k9:seq"
-"""Counter: the place of a message in its queue."""
 DEADLINES = "k9:deadlines"
 """Sorted set: every job that has not ended, by the instant it must have."""
 WORKERS = "k9:workers"
@@ -16,6 +14,10 @@ ENDED = "k9:ended"
 """Hash: how many jobs have ended, by `backend operation state`."""
 REROUTED = "k9:rerouted"
 """Hash: how many jobs have changed their backend, by `from to reason`."""
+DEAD = "k9:dead"
+"""Sorted set: dead letters, by the instant they ended. Lives as long as the records of ended jobs."""
+SATURATED = "k9:saturated"
+"""Hash: interactive queues that passed one of their marks and are not well below it again."""
 EMBEDDING_MODEL = "k9:embedding-model"
 """String: what `auto` embeds with."""
 CANCELS = "k9:cancel"
@@ -33,8 +35,28 @@ def relay(job_id: str) -> str:
 
 
 def waiting(queue: str) -> str:
-    """Sorted set: jobs queued in `queue`, by sequence number."""
+    """Sorted set: jobs queued in `queue`, by their turn."""
     return f"k9:waiting:{queue}"
+
+
+def queued(queue: str, tenant: str) -> str:
+    """Set: the jobs of `tenant` among them."""
+    return f"k9:queued:{queue}:{tenant}"
+
+
+def turns(queue: str) -> str:
+    """Hash: how far the turns of `queue` have come, and when each tenant's next one is. Lives two days."""
+    return f"k9:turns:{queue}"
+
+
+def running(tenant: str) -> str:
+    """Sorted set: the jobs in flight of a tenant who may have only so many, by deadline. Lives two days."""
+    return f"k9:running:{tenant}"
+
+
+def parked(tenant: str) -> str:
+    """Sorted set: its jobs that wait until it has fewer in flight, by their turn. Lives two days."""
+    return f"k9:parked:{tenant}"
 
 
 def leases(backend: str) -> str:
@@ -78,13 +100,14 @@ def wake(waiter: str) -> str:
 
 
 PERMANENT = {
-    SEQUENCE: "one counter; losing it would reorder the reaper's view of every queue",
     DEADLINES: "holds open jobs only; each member leaves when its job ends, and the sorted set with the last",
     WORKERS: "one member per node; whoever looks at the fleet removes those no longer remembered",
     ENDED: "counters, as many as there are backends times operations times states",
     REROUTED: "counters, as many as there are pairs of backends times reasons",
     EMBEDDING_MODEL: "one name; if it were forgotten, `auto` might mix the vectors of two models",
+    SATURATED: "one field for each queue that is past a mark",
     "k9:waiting:": "holds queued jobs only, bounded by the backend's mark",
+    "k9:queued:": "holds queued jobs only, as its queue's index does",
     "k9:leases:": "holds running jobs only, bounded by the backend's slots",
 }
 """Keys, or prefixes of keys, without a time to live, and why."""

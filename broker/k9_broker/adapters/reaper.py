@@ -14,7 +14,8 @@ import time
 
 from k9_broker.adapters import keys
 from k9_broker.adapters.connect import Commands
-from k9_broker.adapters.moving import Mover
+from k9_broker.adapters.moving import SWEEP_FOR, Mover
+from k9_broker.adapters.moving_late import LateMover
 from k9_broker.adapters.redis_ledger import RedisLedger
 from k9_broker.errors import JobNotFound, LedgerUnavailable
 from k9_broker.jobs import Job, JobState
@@ -44,6 +45,7 @@ class Reaper:
         self._fleet = fleet
         self._lease_seconds = lease_seconds
         self._mover = Mover(commands, ledger)
+        self._late = LateMover(commands, ledger)
         self._name = secrets.token_hex(6)
         self._missing: dict[tuple[str, int], float] = {}
         self._quiet_until = 0.0
@@ -104,6 +106,7 @@ class Reaper:
             if job is not None and job.state is JobState.QUEUED:
                 counts[await self._ledger.requeue_lost(job)] += 1
         counts |= await self._mover.sweep(snapshot)
+        counts["late"] = await self._late.sweep(snapshot, time.monotonic() + SWEEP_FOR)
         if any(counts.values()):
             logger.info("swept: %s", counts)
         return counts

@@ -14,8 +14,9 @@ from k9_broker.adapters.celery_message import Subject
 from k9_broker.errors import K9Error, from_record
 from k9_broker.jobs import Job, JobState
 from k9_broker.models import Prices
+from k9_broker.money import MOST
 from k9_broker.requests import InferenceRequest, Kind, Operation, Priority, Privacy
-from k9_broker.strategy.decision import Decision
+from k9_broker.strategy.decision import Candidate, Decision
 from k9_broker.strategy.explanation import explain
 from k9_broker.usage import UsageRow
 
@@ -55,6 +56,8 @@ def new_record(
         *("privacy", decision.privacy.value, "decision", packed(explain(decision))),
         *("cloud_prices", to_json([cloud.model, cloud.input_usd, cloud.output_usd]) if cloud else b""),
         *(() if decision.budget is None else ("budget", decision.budget)),
+        *(() if decision.weight == 1 else ("weight", decision.weight)),
+        *(() if decision.max_in_flight is None else ("max_in_flight", decision.max_in_flight)),
     ]
 
 
@@ -162,3 +165,17 @@ _USAGE = {
     "compared": "compared_cost",
     "cloud": "cloud_cost",
 }
+
+
+def words(one: Candidate) -> tuple[str | int | float, ...]:
+    """A candidate as `parts/places.lua` reads it."""
+    return (
+        *(one.backend, one.kind.value, one.queue, one.max_waiting, one.reason, one.model),
+        *(amount(one.cost), one.slots, one.service_seconds, one.least_wait, one.busy),
+        *("" if mark is None else mark for mark in (one.overflow_at, one.overflow_wait)),
+    )
+
+
+def amount(cost: int | None) -> int | str:
+    """Nano-dollars as the scripts read them."""
+    return "" if cost is None else min(cost, MOST)

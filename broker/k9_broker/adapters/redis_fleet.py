@@ -6,10 +6,11 @@ import asyncio
 import math
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from functools import lru_cache
+from dataclasses import replace
 from itertools import groupby, islice
+from typing import TypeVar
 
 from pydantic import ValidationError
 
@@ -23,6 +24,11 @@ from k9_broker.requests import Operation, Priority
 from k9_broker.snapshot import BackendView, Snapshot
 from k9_broker.strategy.filters import OPEN
 
+N = TypeVar("N", int, float)
+
+_Said = tuple[Announcement, bool]
+"""An announcement, and whether its worker is alive."""
+
 ANNOUNCE_EVERY = 2.0
 """Seconds between a worker's announcements."""
 ANNOUNCEMENT_LIVES = 8.0
@@ -31,6 +37,8 @@ _REMEMBERED = 600
 """Seconds a backend without workers is still known: unavailable, rather than unheard of."""
 _FRESH = 0.05
 """Seconds a snapshot is reused; admission checks the depth itself, so its age does no harm."""
+_FRESH_EACH = 0.001
+"""Seconds more for each backend: a larger fleet takes longer to look at."""
 
 
 class RedisFleet:
@@ -38,6 +46,7 @@ class RedisFleet:
 
     def __init__(self, commands: Commands) -> None:
         self._commands = commands
+        self._reading = _Reading()
         self._snapshot = Snapshot()
         self._taken = float("-inf")
         self._taking: asyncio.Task[None] | None = None
@@ -70,7 +79,7 @@ class RedisFleet:
     async def announcements(self) -> Sequence[Announcement]:
         """What each live worker says of itself, as the store has it now."""
         now, workers, *_ = await self._commands.script("fleet", [keys.WORKERS, keys.EMBEDDING_MODEL], [])
-        return [one for one, is_alive in _said(now, workers) if is_alive]
+        return [one for one, is_alive in self._reading.said(now, workers) if is_alive]
 
     async def ended(self) -> Mapping[tuple[str, Operation, JobState], int]:
         counts: dict[bytes, bytes] = await self._commands.command("HGETALL", keys.ENDED)
@@ -82,8 +91,12 @@ class RedisFleet:
         named = {tuple(name.decode().split(" ", 2)): int(count) for name, count in counts.items()}
         return {(left, went, why): n for (left, went, why), n in named.items()}
 
+    async def dead_letters(self) -> int:
+        return int(await self._commands.command("ZCARD", keys.DEAD))
+
     async def snapshot(self, *, fresh: bool = False) -> Snapshot:
-        if fresh or time.monotonic() - self._taken > _FRESH:
+        reused = _FRESH + _FRESH_EACH * len(self._snapshot.backends)
+        if fresh or time.monotonic() - self._taken > reused:
             # All who ask meanwhile share one outcome, so that a silent Redis costs each one wait, not many.
             if self._taking is None:
                 self._taking = asyncio.create_task(self._take())
@@ -96,47 +109,72 @@ class RedisFleet:
     async def _take(self) -> None:
         try:
             reply = await self._commands.script("fleet", [keys.WORKERS, keys.EMBEDDING_MODEL], [])
-            self._snapshot = _read(*reply)
+            self._snapshot = self._reading.snapshot(*reply)
             self._taken = time.monotonic()
         finally:
             self._taking = None
 
 
-@lru_cache(maxsize=1024)
-def _announcement(text: bytes) -> Announcement:
-    """Announcements change every few seconds, snapshots are taken many times a second."""
-    return Announcement.model_validate_json(text)
+class _Reading:
+    """Reads what the `fleet` script gives. Announcements change every few seconds and snapshots are taken
+    many times a second, so what announcements come to is kept while they are the same: only depths are
+    read anew. Nothing is kept that was not in the last reply."""
+
+    def __init__(self) -> None:
+        self._texts: dict[bytes, Announcement] = {}
+        self._views: dict[tuple[tuple[int, bool], ...], tuple[list[_Said], BackendView]] = {}
+
+    def said(self, now: bytes, workers: Sequence[bytes]) -> list[_Said]:
+        """Each worker's announcement, and whether the worker is alive."""
+        alive: list[_Said] = []
+        texts: dict[bytes, Announcement] = {}
+        for expiry, text in zip(workers[::2], workers[1::2], strict=True):
+            with suppress(ValidationError):  # of a version that says other things: not ours to route to
+                one = texts[text] = self._texts.get(text) or Announcement.model_validate_json(text)
+                alive.append((one, float(expiry) > float(now)))
+        self._texts = texts
+        return alive
+
+    def snapshot(
+        self, now: bytes, workers: Sequence[bytes], depths: Sequence[bytes | int], embedding_model: bytes
+    ) -> Snapshot:
+        alive = sorted(self.said(now, workers), key=_backend)
+        depth_of = {}
+        rest = iter(depths)
+        while row := list(islice(rest, 7)):
+            name = row[0].decode() if isinstance(row[0], bytes) else str(row[0])
+            depth_of[name] = [float(value) for value in row[1:]]
+        kept, views = self._views, []
+        self._views = {}
+        for _, group in groupby(alive, key=_backend):
+            said = list(group)
+            same = tuple((id(one), is_alive) for one, is_alive in said)
+            known = self._views[same] = kept.get(same) or (said, _view(said))
+            view = known[1]
+            views.append(_with_depths(view, depth_of[f"{view.kind}.{view.name}"]))
+        ordered = tuple(sorted(views, key=lambda view: (view.order, view.name)))
+        return Snapshot(ordered, embedding_model.decode() or None)
 
 
-def _said(now: bytes, workers: Sequence[bytes]) -> list[tuple[Announcement, bool]]:
-    """Each worker's announcement, and whether the worker is alive."""
-    alive: list[tuple[Announcement, bool]] = []
-    for i in range(0, len(workers), 2):
-        with suppress(ValidationError):  # of a version that says other things: not ours to route to
-            announcement = _announcement(workers[i + 1])
-            alive.append((announcement, float(workers[i]) > float(now)))
-    return alive
+def _backend(said: _Said) -> str:
+    return said[0].backend
 
 
-def _read(
-    now: bytes, workers: Sequence[bytes], depths: Sequence[bytes | int], embedding_model: bytes
-) -> Snapshot:
-    alive = _said(now, workers)
-    depth_of = {}
-    rest = iter(depths)
-    while row := list(islice(rest, 6)):
-        name = row[0].decode() if isinstance(row[0], bytes) else str(row[0])
-        depth_of[name] = [float(value) for value in row[1:]]
-    alive.sort(key=lambda pair: pair[0].backend)
-    views = [_view(list(group), depth_of) for _, group in groupby(alive, key=lambda pair: pair[0].backend)]
-    ordered = tuple(sorted(views, key=lambda view: (view.order, view.name)))
-    return Snapshot(ordered, embedding_model.decode() or None)
+def _with_depths(view: BackendView, depths: Sequence[float]) -> BackendView:
+    in_flight, interactive, interactive_age, batch, batch_age, saturated = depths
+    return replace(
+        view,
+        waiting={Priority.INTERACTIVE: int(interactive), Priority.BATCH: int(batch)},
+        in_flight=int(in_flight),
+        saturated=bool(saturated),
+        oldest_age=max(interactive_age, batch_age),
+    )
 
 
-def _view(said: list[tuple[Announcement, bool]], depth_of: Mapping[str, Sequence[float]]) -> BackendView:
+def _view(said: list[_Said]) -> BackendView:
+    """What the workers of one backend say together; its depths are not theirs to say."""
     live = [announcement for announcement, is_alive in said if is_alive]
     of = live or [announcement for announcement, _ in said]
-    in_flight, interactive, interactive_age, batch, batch_age = depth_of[f"{of[0].kind}.{of[0].backend}"]
     down = _down(live)
     return BackendView(
         name=of[0].backend,
@@ -151,10 +189,10 @@ def _view(said: list[tuple[Announcement, bool]], depth_of: Mapping[str, Sequence
             Priority.BATCH: max(one.max_waiting_batch for one in of),
         },
         workers=len(live),
-        waiting={Priority.INTERACTIVE: int(interactive), Priority.BATCH: int(batch)},
-        in_flight=int(in_flight),
         service_seconds=sum(one.service_seconds for one in of) / len(of),
-        oldest_age=max(interactive_age, batch_age),
+        service_spread=sum(one.service_spread for one in of) / len(of),
+        overflow_at=_mark(one.overflow_at for one in of),
+        overflow_wait=_mark(one.overflow_wait for one in of),
         cards={model: card for one in of for model, card in one.cards.items()},
         latencies=_mean_latencies(of),
         slot_usd_per_hour=sum((one.gpu_usd_per_hour or 0.0) / one.slots for one in of) / len(of),
@@ -163,6 +201,11 @@ def _view(said: list[tuple[Announcement, bool]], depth_of: Mapping[str, Sequence
         paced_seconds=min((one.paced_seconds for one in live), default=0.0),
         instances=tuple((one.node, instance) for one in live for instance in one.instances),
     )
+
+
+def _mark(said: Iterable[N | None]) -> N | None:
+    """The mark its workers announce; while it is being changed, the higher one."""
+    return max((one for one in said if one is not None), default=None)
 
 
 def _fit_slots(one: Announcement) -> int:

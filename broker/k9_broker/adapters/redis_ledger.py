@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from k9_broker.adapters import keys
@@ -16,6 +17,7 @@ from k9_broker.adapters.celery_message import message
 from k9_broker.adapters.connect import Commands
 from k9_broker.adapters.records import (
     JOB_FIELDS,
+    amount,
     error_text,
     fingerprint,
     job_from,
@@ -26,6 +28,7 @@ from k9_broker.adapters.records import (
     subject_of_job,
     unpacked,
     usage_rows,
+    words,
 )
 from k9_broker.adapters.server_clock import ServerClock
 from k9_broker.errors import (
@@ -41,12 +44,16 @@ from k9_broker.errors import (
     WorkerLost,
 )
 from k9_broker.jobs import Claim, Job, JobState
-from k9_broker.money import MOST, listed_cost
+from k9_broker.money import listed_cost
 from k9_broker.requests import InferenceRequest, Kind
 from k9_broker.results import Outcome, Result
+from k9_broker.saturation import Gauge
 from k9_broker.settings import JobSettings
+from k9_broker.snapshot import retry_after
 from k9_broker.strategy.decision import Candidate, Decision
+from k9_broker.strategy.refusal import TOO_LATE
 from k9_broker.usage import UsageRow
+from k9_broker.verdict import is_dead_letter
 
 ADMIT_WITHIN = 8.0
 """Seconds. An admission that a stalled Redis comes to later is refused: its caller has been told that
@@ -68,7 +75,7 @@ class RedisLedger:
         subject = subject_of(request, len(dumped))
         template = message(job_id, 1, subject)
         record = new_record(subject, request.model, dumped, decision, waiter)
-        candidates = [word for one in decision.candidates for word in _words(one)]
+        candidates = [word for one in decision.candidates for word in words(one)]
         removals = "".join(f"{removal.backend}: {removal.reason}\n" for removal in decision.removals)
         embedder = [keys.EMBEDDING_MODEL] if decision.embedding_model else []
         reply = await self._commands.script(
@@ -79,13 +86,16 @@ class RedisLedger:
                 *(removals, template.start, template.head, template.middle, template.tail),
                 *(await self._clock.now() + ADMIT_WITHIN, decision.privacy.value, request.tenant),
                 "" if decision.budget is None else decision.budget,
+                *(request.priority.value, int(request.patient), int(decision.shared)),
                 *(len(decision.candidates), len(record)),
                 *(*candidates, *record),
             ],
         )
         verdict = reply[0].decode()
         if verdict == "full":
-            raise QueueFull
+            raise QueueFull(retry_after=retry_after(float(reply[1])))
+        if verdict == "deadline":
+            raise QueueFull(TOO_LATE, retry_after=retry_after(float(reply[1])))
         if verdict == "budget":
             raise BudgetExhausted
         if verdict == "private":
@@ -145,18 +155,22 @@ class RedisLedger:
         usage, cloud = outcome.usage, claim.job.cloud
         record: list[Any] = ["prompt_tokens", usage.prompt, "completion_tokens", usage.completion]
         if cloud is not None and (usage.total or not outcome.answered):  # else nobody counted the tokens
-            record += ["cloud_cost", _amount(listed_cost(cloud, usage.prompt, usage.completion))]
+            record += ["cloud_cost", amount(listed_cost(cloud, usage.prompt, usage.completion))]
         if outcome.result is not None:
             record += ["result", outcome.result.dump()]
-        reply = await self._commands.script(
+        letter = outcome.error is not None and is_dead_letter(outcome.error)
+        finished, *parked = await self._commands.script(
             "finish",
             [keys.job(claim.job.id)],
             [
                 *(claim.job.id, claim.token, outcome.state.value, self._settings.retention_seconds),
-                *(error_text(outcome.error), _amount(cost), *record),
+                *(error_text(outcome.error), amount(cost), int(letter), *record),
             ],
         )
-        return bool(reply)
+        for job_id in parked:  # one that is not let go here is found by the reaper
+            with suppress(JobNotFound, LedgerUnavailable):
+                await self._requeue(await self.get(job_id.decode()), "parked")
+        return bool(finished)
 
     async def hand_back(self, claim: Claim) -> bool:
         return await self._requeue(claim.job, "hand-back", claim.token) == "requeued"
@@ -170,6 +184,7 @@ class RedisLedger:
         calls: int,
         token: str = "",
         home: str = "",
+        within: float | None = None,
     ) -> str | None:
         template = message(job.id, job.generation + 1, subject_of_job(job))
         stays = any(one.backend == job.backend for one in places)  # for another worker of it
@@ -179,8 +194,9 @@ class RedisLedger:
             [keys.job(job.id)],
             [
                 *(job.id, job.generation, token, f"{job.backend}: {leaves}", failed),
-                *(calls, home, template.start, template.head, template.middle, template.tail, len(places)),
-                *(word for one in places for word in _words(one)),
+                *(calls, home, template.start, template.head, template.middle, template.tail),
+                *("" if within is None else within, len(places)),
+                *(word for one in places for word in words(one)),
             ],
         )
         went = reply.decode()
@@ -251,6 +267,16 @@ class RedisLedger:
         job, (decision,) = await self._read(job_id, "decision")
         return job, unpacked(decision)
 
+    async def ahead(self, job_ids: Sequence[str]) -> Sequence[tuple[str, int] | None]:
+        found = await self._commands.script("ahead", [keys.job(one) for one in job_ids], [*job_ids])
+        return [(backend.decode(), ahead) if ahead >= 0 else None for backend, ahead in found]
+
+    async def gauges(self, tenant: str, decision: Decision) -> Mapping[str, Gauge]:
+        queues = [word for one in decision.candidates for word in (one.backend, one.queue)]
+        found = await self._commands.script("gauge", [], [tenant, *queues])
+        gauges = [Gauge(*row) for row in found]
+        return {one.queue: gauge for one, gauge in zip(decision.candidates, gauges, strict=True)}
+
     async def spent(self, tenant: str) -> int:
         amount = await self._commands.command("GET", keys.spent(tenant, await self._today()))
         return int(amount or 0)
@@ -269,16 +295,3 @@ class RedisLedger:
 
     async def ping(self) -> None:
         await self._commands.command("PING")
-
-
-def _words(one: Candidate) -> tuple[str | int, ...]:
-    """A candidate as the scripts read it."""
-    return (
-        *(one.backend, one.kind.value, one.queue, one.max_waiting, one.reason, one.model),
-        _amount(one.cost),
-    )
-
-
-def _amount(cost: int | None) -> int | str:
-    """Nano-dollars as the scripts read them."""
-    return "" if cost is None else min(cost, MOST)

@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 
 LOOK_ANYWAY = 10.0
 """Seconds after which a follower looks without having been woken."""
-_PAGE = 200
+_PAGE = 64
 """Events read at once: a slow reader holds a page, not the whole answer."""
 
 
@@ -77,10 +77,14 @@ class RedisFollower:
                 await self._look_again()
 
     async def _look_again(self) -> None:
-        with suppress(TimeoutError):
-            async with asyncio.timeout(LOOK_ANYWAY):
-                await self.woken.wait()
-                return
+        """Wait for news; when there is none for long, or Redis was away, ask whether there is still a job."""
+        if not self.unsure.is_set():
+            with suppress(TimeoutError):
+                async with asyncio.timeout(LOOK_ANYWAY):
+                    await self.woken.wait()
+                    if self.finished or not self.unsure.is_set():
+                        return
+        self.unsure.clear()
         with suppress(LedgerUnavailable):
             if not await self._commands.command("EXISTS", keys.job(self._job_id)):
                 raise JobNotFound

@@ -23,7 +23,7 @@ class Candidate(NamedTuple):
     queue: str
     """The Celery queue for the job's priority."""
     max_waiting: int
-    """The mark of that queue: admission refuses at this depth."""
+    """The mark of that queue: it grows no further."""
     reason: str
     """Why it is on the list at this place, such as `task-type:local small`."""
     model: str
@@ -37,6 +37,21 @@ class Candidate(NamedTuple):
     """Expected seconds in the queue."""
     seconds: float = 0.0
     """Expected seconds from submission to the end of the answer."""
+    slots: int = 1
+    """How many jobs its backend works on at once."""
+    service_seconds: float = 1.0
+    """How long a job of its backend takes on average."""
+    least_wait: float = 0.0
+    """Seconds nobody begins before: for a rate limit, or until it is tried again."""
+    overflow_at: int | None = None
+    """Waiting jobs from which an interactive one rather goes elsewhere."""
+    overflow_wait: float | None = None
+    """Seconds of estimated wait from which it does."""
+
+    @property
+    def busy(self) -> float:
+        """Seconds it is expected to hold a slot."""
+        return max(0.0, self.seconds - self.wait)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +83,12 @@ class Decision:
     """Who wants it local: `caller`, `tenant`, `default`, `rule:NAME`, `found:CATEGORY`."""
     budget: int | None = None
     """Nano-dollars the tenant may spend a day; `None` means no limit."""
+    weight: float = 1.0
+    """The tenant's share of a queue's turns, beside the others' weights."""
+    shared: bool = False
+    """Several tenants use the queues, so none may fill one."""
+    max_in_flight: int | None = None
+    """Jobs of the tenant that may run at once; `None` means no limit."""
     cloud: Prices | None = None
     """The cloud model the job would have gone to without local backends: what a saving is measured by."""
     standby: tuple[Candidate, ...] = ()

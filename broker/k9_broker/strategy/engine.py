@@ -66,7 +66,8 @@ class Router:
             present = [one for one in allowed if filters.back_soon(needs, one)]
         away = [one for one in allowed if one not in present] if absent else []
         ordered = self._rank(needs, strategy, present)
-        budget = self.policy.tenant(needs.request.tenant).budget_usd_per_day
+        tenant = self.policy.tenant(needs.request.tenant)
+        budget = tenant.budget_usd_per_day
         return Decision(
             candidates=tuple(ordered),
             removals=(*removals, *refused, *_sift(needs, away, filters.LIFE)[1]),
@@ -78,6 +79,9 @@ class Router:
             privacy=needs.privacy,
             privacy_by=needs.privacy_by,
             budget=None if budget is None else nanos(budget),
+            weight=tenant.weight,
+            shared=self.policy.shared,
+            max_in_flight=tenant.max_in_flight,
             cloud=self._cloud(needs, strategy, ordered, snapshot),
             standby=tuple(self._rank(needs, strategy, away)) if away else (),
             embedding_model=space if needs.models is None else None,
@@ -117,7 +121,7 @@ class Router:
                 backend=one.backend.name,
                 kind=one.backend.kind,
                 queue=queue_name(one.backend.kind, one.backend.name, needs.request.priority),
-                max_waiting=one.backend.max_waiting[needs.request.priority],
+                max_waiting=one.backend.mark(needs.request),
                 reason=f"{strategy.name}:{_why(field, weights, one, first=not rank, best=score >= best)}",
                 model=one.model,
                 score=score,
@@ -125,6 +129,11 @@ class Router:
                 cost=one.cost,
                 wait=one.wait,
                 seconds=one.seconds,
+                slots=one.backend.slots,
+                service_seconds=one.backend.service_seconds,
+                least_wait=one.backend.least_wait,
+                overflow_at=one.backend.overflow_at,
+                overflow_wait=one.backend.overflow_wait,
             )
             for rank, (score, index, one) in enumerate(ordered)
         ]

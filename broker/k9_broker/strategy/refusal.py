@@ -20,7 +20,7 @@ from k9_broker.errors import (
 from k9_broker.requests import InferenceRequest, Kind, Operation
 from k9_broker.snapshot import retry_after
 from k9_broker.strategy import filters
-from k9_broker.strategy.admission import FULL, NO_MONEY, NO_PRICE, Admission
+from k9_broker.strategy.admission import FULL, LATE, NO_MONEY, NO_PRICE, WAITS, Admission
 from k9_broker.strategy.decision import Decision
 
 _UNABLE = {
@@ -111,12 +111,21 @@ def refusal(request: InferenceRequest, decision: Decision) -> K9Error:
     )
 
 
-def turned_away(decision: Decision, admission: Admission) -> K9Error:
+def turned_away(admission: Admission) -> K9Error:
     """The error for a decision whose candidates admission passed over, every one, as `submit` raises it."""
     reasons = {reason for _, reason in admission.passed}
-    if FULL not in reasons and reasons & {NO_MONEY, NO_PRICE}:
-        return BudgetExhausted()
-    return QueueFull(retry_after=retry_after(min(one.wait for one in decision.candidates)))
+    soonest = retry_after(admission.wait)
+    if reasons & {FULL, WAITS} or not reasons:
+        return QueueFull(retry_after=soonest)
+    if LATE in reasons:
+        return QueueFull(TOO_LATE, retry_after=soonest)
+    return BudgetExhausted() if reasons & {NO_MONEY, NO_PRICE} else PrivacyRefused()
+
+
+TOO_LATE = (
+    "No backend that serves this model is expected to answer before the request's deadline. Try again after "
+    "the time in Retry-After, allow it more seconds, or say `queue: wait`."
+)
 
 
 def _who(decision: Decision) -> str:

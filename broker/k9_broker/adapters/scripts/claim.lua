@@ -1,10 +1,13 @@
 -- claim: give a worker the right to run one generation of a job.
+-- Stands on queues, money, ends.
 -- KEYS  1 job record
 -- ARGV  1 id · 2 generation · 3 token · 4 lease seconds · 5 worker · 6 seconds kept · 7 error if expired
 --       8 the worker's kind · 9 error if the job is local-only and the worker is not local
--- Gives {'claimed', field, value, …}, {'superseded'}, {'expired'} or {'private'}. The same token may ask again.
+-- Gives {'claimed', field, value, …}, {'superseded'}, {'expired'}, {'private'} or {'parked'} (its tenant has as many
+--       jobs in flight as it may: the job waits on, without a message). The same token may ask again.
 local job, id, token = KEYS[1], ARGV[1], ARGV[3]
-local h = redis.call('HMGET', job, 'state', 'generation', 'token', 'queue', 'backend', 'deadline_at', 'privacy')
+local h = redis.call('HMGET', job, 'state', 'generation', 'token', 'queue', 'backend', 'deadline_at', 'privacy',
+  'tenant', 'max_in_flight')
 if h[1] == 'running' and h[3] == token then
   return { 'claimed', unpack(redis.call('HGETALL', job)) }
 end
@@ -20,9 +23,21 @@ if tonumber(h[6]) <= now then
   end_job(job, id, 'expired', ARGV[6], ARGV[7])
   return { 'expired' }
 end
+if h[9] then
+  local running, parked = 'k9:running:' .. h[8], 'k9:parked:' .. h[8]
+  redis.call('ZREMRANGEBYSCORE', running, '-inf', instant(now))
+  if redis.call('ZCARD', running) >= tonumber(h[9]) then
+    redis.call('HSET', job, 'parked', 1)
+    redis.call('ZADD', parked, redis.call('ZSCORE', 'k9:waiting:' .. h[4], id) or 0, id)
+    redis.call('EXPIRE', parked, TURNS_KEPT)
+    return { 'parked' }
+  end
+  redis.call('ZADD', running, h[6], id) -- it runs no longer than its deadline
+  redis.call('EXPIRE', running, TURNS_KEPT)
+end
+leave_queue(job, h[4], id, h[8] or '', true)
 redis.call('HSET', job, 'state', 'running', 'token', token, 'worker', ARGV[5], 'started_at', instant(now))
 redis.call('HINCRBY', job, 'attempts', 1)
-redis.call('ZREM', 'k9:waiting:' .. h[4], id)
 redis.call('ZADD', 'k9:leases:' .. h[5], instant(now + tonumber(ARGV[4])), id)
 local where = redis.call('HMGET', job, 'kind', 'model', 'reason')
 record_event(job, id, 'running', '{"generation":' .. h[2] .. ',"backend":' .. cjson.encode(h[5]) .. ',"kind":'

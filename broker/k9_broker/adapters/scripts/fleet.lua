@@ -1,7 +1,7 @@
 -- fleet: every worker that announced itself lately, and the depths of every backend they name.
 -- KEYS  1 workers · 2 what `auto` embeds with
 -- Gives {now, workers, depths, embedding model or ''}: per worker its expiry and announcement; per backend `kind.name`, in-flight,
---       then waiting and the oldest job's age in seconds (interactive, then batch).
+--       then waiting and the oldest job's age in seconds (interactive, then batch), then 1 if a mark was passed.
 local now = clock()
 local workers, depths, seen = {}, {}, {}
 local nodes = redis.call('ZRANGE', KEYS[1], 0, -1, 'WITHSCORES')
@@ -25,6 +25,8 @@ for i = 1, #nodes, 2 do
         local created = first and redis.call('HGET', 'k9:job:' .. first, 'created_at')
         depths[#depths + 1] = instant(created and math.max(0, now - tonumber(created)) or 0)
       end
+      local queue = 'k9.' .. place .. '.interactive'
+      depths[#depths + 1] = redis.call('HGET', 'k9:saturated', queue) == '1' and 1 or 0
     end
   else
     redis.call('ZREM', KEYS[1], nodes[i])

@@ -1,8 +1,10 @@
 -- overdue: what the reaper should look at. Index entries whose record is gone are dropped on the way.
+-- Stands on queues.
 -- KEYS  per backend: leases, then per queue of it: list, index (two queues)
 -- ARGV  1 most of each kind
 -- Gives {past their deadline, orphans, perhaps lost}; each id of the latter two is followed by its generation.
--- Only jobs older than the oldest waiting message of their queue can have lost theirs.
+-- Only jobs older than the oldest waiting message of their queue can have lost theirs. A parked job has
+-- none: it is as good as lost when its tenant may have more in flight.
 local now, most = instant(clock()), tonumber(ARGV[1])
 local late = redis.call('ZRANGEBYSCORE', 'k9:deadlines', '-inf', now, 'LIMIT', 0, most)
 local orphans, lost = {}, {}
@@ -18,17 +20,15 @@ for at = 1, #KEYS, 5 do
   end
   for q = at + 1, at + 3, 2 do
     local oldest = redis.call('LINDEX', KEYS[q], -1)
-    local top = '+inf'
-    if oldest then
-      local number = string.match(oldest, '"delivery_tag": ?"[^"]*:(%-?%d+)"')
-      top = number and '(' .. number
-    end
+    local number = number_of(oldest)
+    local top = number and string.format('(%.0f', number) or not oldest and '+inf'
     if top then
-      for _, id in ipairs(redis.call('ZRANGEBYSCORE', KEYS[q + 1], '-inf', top, 'LIMIT', 0, most)) do
-        local h = redis.call('HMGET', 'k9:job:' .. id, 'generation', 'state')
+      for _, id in ipairs(redis.call('ZRANGEBYSCORE', KEYS[q + 1], '-inf', top, 'LIMIT', 0, 10 * most)) do
+        if #lost >= 2 * most then break end
+        local h = redis.call('HMGET', 'k9:job:' .. id, 'generation', 'state', 'parked', 'tenant', 'max_in_flight')
         if h[2] ~= 'queued' then
           redis.call('ZREM', KEYS[q + 1], id)
-        else
+        elseif not h[3] or redis.call('ZCOUNT', 'k9:running:' .. h[4], now, '+inf') < tonumber(h[5] or '0') then
           lost[#lost + 1] = id
           lost[#lost + 1] = h[1]
         end

@@ -1,4 +1,5 @@
 -- stop: end a job that has not ended, whoever holds it; a running one is taken from its worker.
+-- Stands on queues, money, ends.
 -- KEYS  1 job record
 -- ARGV  1 id · 2 state (cancelled, expired) · 3 seconds kept · 4 error · 5 '1': only past its deadline
 -- Gives the state found, or '' when there is no such job.

@@ -1,0 +1,120 @@
+-- Queues: the place of a job in one, how tenants share it, and how full it is.
+
+local TURNS_KEPT = 2 * 86400
+
+-- The number in a message's delivery tag: the place in its queue. nil for a message that is not ours.
+local function number_of(message)
+  return message and tonumber(string.match(message, '"delivery_tag": ?"[^"]*:(%-?%d+)"'))
+end
+
+-- Lists are read from their end (BRPOP), so numbers fall from left to right. A message finds its place
+-- by halving, which costs as much as the list is deep only where several tenants share a deep queue.
+local function put_in_list(queue, number, message)
+  local function after(at) -- whether the message at this place comes after the new one
+    local there = number_of(redis.call('LINDEX', queue, at))
+    return there and there > number
+  end
+  if not after(0) then return redis.call('LPUSH', queue, message) end
+  if after(-1) then return redis.call('RPUSH', queue, message) end
+  local later, earlier = 0, redis.call('LLEN', queue) - 1
+  while earlier - later > 1 do
+    local middle = math.floor((later + earlier) / 2)
+    if after(middle) then later = middle else earlier = middle end
+  end
+  redis.call('LINSERT', queue, 'AFTER', redis.call('LINDEX', queue, later), message)
+end
+
+-- Tenants share a queue by start-time fair queueing (Goyal, Vin and Cheng 1996): a job's number is when
+-- its tenant's turn comes, in microseconds of a slot's time, and each job puts its tenant's next turn
+-- back by what it is expected to take, over the tenant's weight. `now` is the turn of the job that a
+-- worker took last; who had nothing waiting begins there, so turns cannot be saved up.
+local function turns_of(queue) return 'k9:turns:' .. queue end
+
+local function turn_of(queue, tenant)
+  local h = redis.call('HMGET', turns_of(queue), 'now', 'of ' .. tenant)
+  return math.max(tonumber(h[1] or '0'), tonumber(h[2] or '0'))
+end
+
+-- Put a tenant's next turn off, or forward again for work that was not done.
+local function put_off(queue, tenant, by)
+  local turns = turns_of(queue)
+  redis.call('HSET', turns, 'of ' .. tenant, string.format('%.0f', turn_of(queue, tenant) + by))
+  redis.call('EXPIRE', turns, TURNS_KEPT)
+end
+
+local function queued_of(queue, tenant) return 'k9:queued:' .. queue .. ':' .. tenant end
+
+-- Put a message for the job in a queue: 'turn' (where its tenant's turn is), 'front', or 'again' (where
+-- it was). Index, list and what the tenant has there change together, so that the reaper can tell a
+-- lost message from a waiting one.
+local function enqueue(queue, id, place, tenant, head, middle, tail)
+  local index = 'k9:waiting:' .. queue
+  local number = place == 'again' and tonumber(redis.call('ZSCORE', index, id) or '') or turn_of(queue, tenant)
+  if place == 'front' then
+    local first = redis.call('ZRANGE', index, 0, 0, 'WITHSCORES')
+    if first[2] then number = math.min(number, tonumber(first[2]) - 1) end
+  end
+  local text = string.format('%.0f', number)
+  redis.call('ZADD', index, text, id)
+  redis.call('SADD', queued_of(queue, tenant), id)
+  put_in_list(queue, number, head .. queue .. middle .. text .. tail)
+end
+
+-- A job comes into a queue where its tenant's turn is, and puts the next one off. `busy`: the seconds it
+-- is expected to hold a slot.
+local function take_turn(job, queue, id, tenant, busy, head, middle, tail)
+  enqueue(queue, id, 'turn', tenant, head, middle, tail)
+  local charge = math.max(1, math.floor(busy * 1000000 / tonumber(redis.call('HGET', job, 'weight') or '1')))
+  redis.call('HSET', job, 'charge', string.format('%.0f', charge))
+  put_off(queue, tenant, charge)
+end
+
+-- A job waits no more in a queue. `begun`: because a worker took it, so that the queue's time goes on;
+-- else its tenant has its turn back.
+local function leave_queue(job, queue, id, tenant, begun)
+  local index = 'k9:waiting:' .. queue
+  local number = redis.call('ZSCORE', index, id)
+  if number then
+    redis.call('ZREM', index, id)
+    redis.call('SREM', queued_of(queue, tenant), id)
+    local h = redis.call('HMGET', job, 'charge', 'parked')
+    if h[2] then
+      redis.call('ZREM', 'k9:parked:' .. tenant, id)
+      redis.call('HDEL', job, 'parked')
+    end
+    if begun then
+      local turns = turns_of(queue)
+      if tonumber(number) > tonumber(redis.call('HGET', turns, 'now') or '0') then
+        redis.call('HSET', turns, 'now', number)
+        redis.call('EXPIRE', turns, TURNS_KEPT)
+      end
+    elseif h[1] then
+      put_off(queue, tenant, -tonumber(h[1]))
+    end
+  end
+end
+
+-- A queue as one tenant's next job finds it: jobs waiting, those of them it would come after, its own,
+-- jobs running at the backend, and whether a mark was passed before.
+local function gauge(queue, backend, tenant)
+  local index = 'k9:waiting:' .. queue
+  local found = {
+    waiting = redis.call('ZCARD', index),
+    own = redis.call('SCARD', queued_of(queue, tenant)),
+    in_flight = redis.call('ZCOUNT', 'k9:leases:' .. backend, instant(clock()), '+inf'),
+    saturated = redis.call('HGET', 'k9:saturated', queue) == '1',
+  }
+  found.ahead = found.waiting
+  if found.own < found.waiting then
+    found.ahead = redis.call('ZCOUNT', index, '-inf', string.format('%.0f', turn_of(queue, tenant)))
+  end
+  local before, batch = string.gsub(queue, '%.batch$', '.interactive')
+  if batch == 1 then found.ahead = found.ahead + redis.call('ZCARD', 'k9:waiting:' .. before) end
+  return found
+end
+
+-- A string as it stands inside a JSON string.
+local function in_json(text)
+  return string.sub(cjson.encode(text), 2, -2)
+end
+
