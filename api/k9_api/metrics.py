@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from prometheus_client import REGISTRY, Counter, Gauge, Histogram
-from prometheus_client.core import CounterMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from k9_broker.jobs import JobState
@@ -50,13 +50,15 @@ _OF_FLEET = (QUEUE_DEPTH, QUEUE_OLDEST_SECONDS, IN_FLIGHT, SLOTS, WORKERS, UP, I
 
 
 class _Jobs(Collector):
-    """`k9_jobs_total` and `k9_rerouted_total`: the ledger's own counts, the same from every API process."""
+    """`k9_jobs_total`, `k9_rerouted_total` and `k9_dead_letters`: the ledger's own counts, the same from
+    every API process."""
 
     def __init__(self) -> None:
         self.ended: Mapping[tuple[str, Operation, JobState], int] = {}
         self.rerouted: Mapping[tuple[str, str, str], int] = {}
+        self.dead_letters: int | None = None
 
-    def collect(self) -> Iterator[CounterMetricFamily]:
+    def collect(self) -> Iterator[Metric]:
         labels = ["backend", "operation", "state"]
         family = CounterMetricFamily("k9_jobs", "Jobs that have ended, over all processes.", labels=labels)
         for (backend, operation, state), count in self.ended.items():
@@ -67,6 +69,10 @@ class _Jobs(Collector):
         for names, count in self.rerouted.items():
             family.add_metric(list(names), count)
         yield family
+        if self.dead_letters is not None:
+            yield GaugeMetricFamily(
+                "k9_dead_letters", "Jobs to be replayed or dropped by an operator.", self.dead_letters
+            )
 
 
 _JOBS = _Jobs()
@@ -75,7 +81,7 @@ REGISTRY.register(_JOBS)
 
 def forget() -> None:
     """Drop what the ledger tells: unknown is not zero."""
-    _JOBS.ended, _JOBS.rerouted = {}, {}
+    _JOBS.ended, _JOBS.rerouted, _JOBS.dead_letters = {}, {}, None
     for gauge in _OF_FLEET:
         gauge.clear()
 
@@ -84,10 +90,11 @@ def observe(
     snapshot: Snapshot,
     ended: Mapping[tuple[str, Operation, JobState], int],
     rerouted: Mapping[tuple[str, str, str], int],
+    dead_letters: int | None = None,
 ) -> None:
     """Show the fleet as `snapshot` says, forgetting backends that are not in it, and the jobs counted."""
     forget()
-    _JOBS.ended, _JOBS.rerouted = ended, rerouted
+    _JOBS.ended, _JOBS.rerouted, _JOBS.dead_letters = ended, rerouted, dead_letters
     for backend in snapshot.backends:
         for priority, waiting in backend.waiting.items():
             QUEUE_DEPTH.labels(backend.name, priority).set(waiting)

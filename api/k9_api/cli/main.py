@@ -11,6 +11,7 @@ from typer.core import TyperGroup
 from k9_api.cli import (
     backends,
     chat,
+    dead,
     demo,
     demo_routing,
     doctor,
@@ -63,6 +64,7 @@ app.command()(chat.chat)
 app.command()(queues.queues)
 app.add_typer(backends.app, name="backends")
 app.add_typer(jobs.app, name="jobs")
+app.add_typer(dead.app, name="dead")
 app.command()(route.route)
 app.command()(why.why)
 app.command()(usage.usage)

@@ -41,7 +41,8 @@ async def scrape(request: Request) -> Response:
     """Prometheus' text format. Without the ledger the jobs and the gauges of the queues are absent."""
     fleet = context(request).broker.fleet
     try:
-        metrics.observe(await fleet.snapshot(), await fleet.ended(), await fleet.rerouted())
+        counts = await fleet.ended(), await fleet.rerouted(), await fleet.dead_letters()
+        metrics.observe(await fleet.snapshot(), *counts)
     except LedgerUnavailable:
         metrics.forget()
     return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
