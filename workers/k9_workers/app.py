@@ -21,6 +21,7 @@ from k9_workers.environment import backend_from_environment
 from k9_workers.execute import execute
 from k9_workers.lifecycle import Lifecycle
 from k9_workers.pool import AsyncTask
+from k9_workers.reserving import QueueOrder
 
 
 def celery_url(url: str) -> str:
@@ -62,7 +63,7 @@ app.conf.update(
         "socket_timeout": 10,  # longer than the second kombu's BRPOP waits
         "socket_keepalive": True,
         "health_check_interval": 10,
-        "queue_order_strategy": "priority",
+        "queue_order_strategy": "k9_workers.reserving:QueueOrder",
     },
 )
 
@@ -77,6 +78,7 @@ def queues(backend: Backend) -> list[Queue]:
 def serve(backend: Backend, order: int, node: str) -> None:
     """Make this process the worker of `backend`: consume its queues, run its jobs."""
     app.conf.task_queues = queues(backend)
+    QueueOrder.serve(backend)
     lifecycle = Lifecycle(backend, order, node, settings)
     lifecycle.connect()
 
