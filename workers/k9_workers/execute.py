@@ -42,12 +42,13 @@ async def execute(runtime: Runtime, job_id: str, generation: int) -> dict[str, A
     A job is taken from its worker by cancelling the call (it ended, or another worker has it); it is
     handed back when the worker itself must go.
     """
+    asked = time.monotonic()
     claim = await runtime.ledger.claim(job_id, generation, runtime.node, runtime.backend.kind)
     if claim is None:
         return {"superseded": True}
     started = time.monotonic()
     call = asyncio.create_task(_attempts(runtime, claim))
-    with runtime.holding(claim, call) as held:
+    with runtime.holding(claim, call, since=asked) as held:
         try:
             await asyncio.wait([call])
         except asyncio.CancelledError:
@@ -88,10 +89,11 @@ async def _attempts(runtime: Runtime, claim: Claim) -> Outcome | str:
     """The one retry loop; `on_failure` judges. Gives the outcome, or the backend that has the job now."""
     job = claim.job
     calls, waited = job.calls, 0.0
+    ends = _deadline(job)
     while True:
         answer = _Answer()
         try:
-            return await answer.fetch(runtime, claim)
+            return await answer.fetch(runtime, claim, ends)
         except K9Error as error:
             failure = error
         except Exception as unforeseen:
@@ -107,7 +109,7 @@ async def _attempts(runtime: Runtime, claim: Claim) -> Outcome | str:
             calls=calls,
             most_calls=runtime.most_calls(job.priority),
             answered=answer.begun,
-            seconds_left=job.deadline_at - time.time(),
+            seconds_left=ends - time.monotonic(),
             waited=waited,
             another=bool(answer.called) and runtime.caller.spare(job.model),
         )
@@ -124,6 +126,13 @@ async def _attempts(runtime: Runtime, claim: Claim) -> Outcome | str:
         logger.info("job %s: %s, again in %.1f s", job.id, failure.code, verdict.delay)
         await asyncio.sleep(verdict.delay)
         waited += verdict.delay
+
+
+def _deadline(job: Job) -> float:
+    """The deadline of a job claimed just now, on this process's monotonic clock. What the ledger says is
+    by Redis' clock, which this machine's may be far from."""
+    claimed_at = job.created_at if job.started_at is None else job.started_at
+    return time.monotonic() + job.deadline_at - claimed_at
 
 
 async def _onward(runtime: Runtime, job: Job, failure: K9Error) -> list[Candidate]:
@@ -169,11 +178,12 @@ class _Answer:
         self.begun = False
         self.usage = Usage()
 
-    async def fetch(self, runtime: Runtime, claim: Claim) -> Outcome:
+    async def fetch(self, runtime: Runtime, claim: Claim, ends: float) -> Outcome:
         pacing = runtime.pacing
         tokens = tokens_of(claim.request, most=runtime.counts_most) if pacing.needed else 0
-        priority, left = claim.job.priority, claim.job.deadline_at - time.time()
+        priority, left = claim.job.priority, ends - time.monotonic()
         await pacing.turn(tokens, min(TURN[priority], left), ahead=AHEAD[priority])
+        await runtime.make_sure(claim)
         self.called = 1
         try:
             outcome = await self._fetched(runtime, claim)

@@ -49,6 +49,8 @@ class Held:
 
     claim: Claim
     call: asyncio.Task[Any]
+    renewed: float
+    """When its lease was last asked for, on the monotonic clock."""
     taken: bool = False
     """The ledger says it is no longer ours: stop, and record nothing."""
     reported_at: float = field(default_factory=time.monotonic)
@@ -117,10 +119,11 @@ class Runtime:
         self._background.append(asyncio.create_task(_for_ever(name, duty), name=name))
 
     @contextmanager
-    def holding(self, claim: Claim, call: asyncio.Task[Any]) -> Iterator[Held]:
+    def holding(self, claim: Claim, call: asyncio.Task[Any], *, since: float) -> Iterator[Held]:
+        """`since`: when the claim was asked for, on the monotonic clock."""
         if older := self._held.get(claim.job.id):
             self._take(older)  # this worker lost the job, and was given it again before it heard
-        held = self._held[claim.job.id] = Held(claim, call)
+        held = self._held[claim.job.id] = Held(claim, call, since)
         try:
             yield held
         finally:
@@ -202,14 +205,31 @@ class Runtime:
     async def _renew(self) -> None:
         while True:
             await asyncio.sleep(self._jobs.lease_seconds / 4)
-            claims = {job_id: held.claim for job_id, held in self._held.items()}
-            if not claims:
-                continue
             try:
-                for job_id in await self.ledger.renew(claims.values()):
-                    self._superseded(claims[job_id])
+                await self._renew_all(list(self._held.values()))
             except LedgerUnavailable:
                 logger.warning("leases could not be renewed: Redis is away")
+
+    async def _renew_all(self, all_held: list[Held]) -> None:
+        if not all_held:
+            return
+        asked = time.monotonic()
+        lost = set(await self.ledger.renew([held.claim for held in all_held]))
+        for held in all_held:
+            if held.claim.job.id in lost:
+                self._superseded(held.claim)
+            else:
+                held.renewed = asked
+
+    async def make_sure(self, claim: Claim) -> None:
+        """Before a call is paid for: whoever was frozen for longer than a lease asks whether the job is
+        still its own. If not, the call is cancelled. While Redis is away, nobody else can have it."""
+        held = self._held.get(claim.job.id)
+        if held is None or time.monotonic() - held.renewed < self._jobs.lease_seconds:
+            return
+        with suppress(LedgerUnavailable):
+            await self._renew_all([held])
+        await asyncio.sleep(0)  # here it ends, if it was cancelled
 
     async def _listen(self) -> None:
         while True:
