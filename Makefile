@@ -9,7 +9,7 @@ export K9_STATE_DIR   ?= $(CURDIR)/.k9
 export K9_EMBED_MODEL ?= $(CURDIR)/.k9/models/minilm
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo demo-routing test test-real test-quick check format bench clean
+.PHONY: help demo demo-routing test test-real test-quick chaos check format bench replay clean
 
 help:            ## Show the commands
 	@grep -E '^[a-z-]+: *.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -48,6 +48,9 @@ test-real: $(VENV)/dev  ## The tests against a real server, llama.cpp's, which i
 test-quick: $(VENV)/dev  ## The tests that start no worker
 	$(BIN)/pytest -q tests/unit tests/properties tests/architecture
 
+chaos: $(VENV)/dev  ## Storms over a whole K-9, a minute each (a quarter of an hour), counting lost and doubled jobs
+	K9_CHAOS_SECONDS=$${K9_CHAOS_SECONDS:-60} $(BIN)/pytest tests/chaos/test_storms.py -s -q
+
 check: $(VENV)/dev  ## Types, lint, format
 	$(BIN)/mypy
 	$(BIN)/ruff check .
@@ -59,6 +62,13 @@ format: $(VENV)/dev  ## Write the format
 
 bench: $(VENV)/dev  ## Added latency, throughput and batch figures, as ratios measured in one run
 	$(BIN)/python benchmarks/run.py
+
+$(VENV)/bench: $(VENV)/dev
+	$(BIN)/python -m pip install --quiet --group bench
+	@touch $@
+
+replay: $(VENV)/bench  ## A recorded trace through all of K-9 and three other ways to serve it, with a picture (nine minutes)
+	$(BIN)/python benchmarks/replay.py --out docs/figures
 
 clean:           ## Remove what the commands above made
 	rm -rf $(VENV) .k9 demo-out
