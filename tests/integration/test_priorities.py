@@ -1,25 +1,8 @@
-"""Interactive jobs go first, and a queue at its mark sends work on or says how long to wait."""
+"""A queue at its mark sends work on or says how long to wait."""
 
 from __future__ import annotations
 
 from stack import Stack, ask
-
-
-def test_an_interactive_job_passes_a_waiting_batch(own_stack: Stack) -> None:
-    stack = own_stack
-    stack.workers["w1"].stop()
-    stack.start_worker("narrow", slots=2)
-    stack.wait_ready(1)
-    stack.fake.behave(latency_ms=200)
-    batch = [stack.submit(f"line {i}", priority="batch") for i in range(30)]
-    stack.fake.wait(lambda seen: seen["active"] == 2)
-    urgent = [stack.submit(f"question {i}") for i in range(3)]
-    assert stack.ended(urgent, 10) == {"succeeded": 3}
-    last = max(stack.job(job)["ended_at"] for job in urgent)
-    assert stack.ended(batch, 20) == {"succeeded": 30}
-    after = [job for job in batch if (stack.job(job)["started_at"] or 0) > last]
-    assert len(after) > 15
-    assert stack.fake.stats()["max_active"] == 2
 
 
 def test_a_full_backend_overflows_to_the_next_and_the_last_one_refuses(own_stack: Stack) -> None:
