@@ -116,8 +116,8 @@ class InferenceRequest:
         return self if self.stream is wanted else replace(self, body={**self.body, "stream": wanted})
 
     def dump(self) -> bytes:
-        """JSON for the job record; `load` is its inverse. A field of `_LATER` stands in it only when it is set,
-        so that the same request has the same bytes, and the same fingerprint, in every version."""
+        """JSON for the job record; `load` is its inverse. A field of `_LATER` stands in it only when it is
+        set, so that the same request has the same bytes, and the same fingerprint, in every version."""
         said = {name: getattr(self, name) for name in self.__slots__}
         return to_json({name: value for name, value in said.items() if value or name not in _LATER})
 
