@@ -79,7 +79,8 @@ class BackendView:
 
     def estimated_wait(self, priority: Priority) -> float:
         """Seconds until a new job of this priority would start, if the present rate holds."""
-        return self.wait_behind(self.ahead(priority)).p50
+        found = wait_behind(self.ahead(priority), self.in_flight, self.slots, self.service_seconds)
+        return max(found.p50, self.least_wait)
 
     def mark(self, request: InferenceRequest) -> int:
         """Jobs its queue takes from such a caller: of those willing to wait as many as of a batch."""

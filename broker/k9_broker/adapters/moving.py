@@ -51,9 +51,12 @@ class Mover:
             self._fit, self._stuck = fit, {}
         self._stuck = {job_id: at for job_id, at in self._stuck.items() if at > now}
         counts = {"moved": 0, "returned": 0}
+        away = [keys.moved(view.name) for view in snapshot.backends if view.fit]
+        some_are_away = bool(away) and await self._commands.command("EXISTS", *away)
         for view in snapshot.backends:
             if view.fit:
-                counts["returned"] += await self._bring_back(view, snapshot)
+                if some_are_away:  # of a hundred backends hardly one ever has jobs elsewhere
+                    counts["returned"] += await self._bring_back(view, snapshot)
                 continue
             for priority in Priority:
                 counts["moved"] += await self._move_on(view, priority, snapshot, now + SWEEP_FOR)

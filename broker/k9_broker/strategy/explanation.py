@@ -35,7 +35,7 @@ def _candidate(one: Candidate) -> dict[str, Any]:
     return {
         "backend": one.backend,
         "model": one.model,
-        "kind": one.kind,
+        "kind": one.kind.value,
         "reason": one.reason,
         "score": round(one.score, 4),
         "scores": {name: round(score, 4) for name, score in one.scores.items()},

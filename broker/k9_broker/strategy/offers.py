@@ -8,9 +8,13 @@ from k9_broker.snapshot import Snapshot
 from k9_broker.strategy import filters
 from k9_broker.strategy.decision import Removal
 from k9_broker.strategy.needs import Needs
-from k9_broker.strategy.places import Place, models_of, place
+from k9_broker.strategy.places import Place, models_of, places_at
 
 _EMBEDDING = "embedding"
+
+
+def _cheapest(one: Place) -> tuple[bool, int, str]:
+    return one.cost is None, one.cost or 0, one.model
 
 
 def offers(needs: Needs, snapshot: Snapshot, embedder: str | None) -> tuple[list[Place], list[Removal]]:
@@ -26,17 +30,15 @@ def offers(needs: Needs, snapshot: Snapshot, embedder: str | None) -> tuple[list
         if not named:
             removals.append(Removal(view.name, filters.NOT_SERVED))
             continue
-        able = [model for model in models_of(view, needs.request.operation) if model in named]
-        removals += [
-            Removal(view.name, filters.NOT_CAPABLE, model) for model in sorted(named.difference(able))
-        ]
-        here = []
-        for model in able:
-            if embedder is None or model == embedder:
-                here.append(place(view, model, needs))
-            else:
-                removals.append(Removal(view.name, filters.OTHER_SPACE, model))
-        places += sorted(here, key=lambda one: (one.cost is None, one.cost, one.model))
+        here = places_at(view, needs, named)
+        if len(here) < len(named):
+            able = {one.model for one in here}
+            removals += [Removal(view.name, filters.NOT_CAPABLE, one) for one in sorted(named - able)]
+        if embedder is not None:
+            others = [one.model for one in here if one.model != embedder]
+            removals += [Removal(view.name, filters.OTHER_SPACE, model) for model in others]
+            here = [one for one in here if one.model == embedder]
+        places += sorted(here, key=_cheapest) if len(here) > 1 else here
     return places, removals
 
 
