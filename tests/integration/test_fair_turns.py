@@ -111,6 +111,23 @@ async def test_what_took_longer_than_expected_is_made_up_for(
     assert initials(await order(ledger, clean_redis, 12)).index("s") in (9, 10, 11)
 
 
+async def test_who_has_much_waiting_does_not_gain_by_wrong_expectations(
+    ledger: RedisLedger, clean_redis: RedisProcess
+) -> None:
+    """All jobs take ten times as long as expected; one tenant always has seven times as many waiting."""
+    await admit(ledger, "many", busy=0.01, count=14)
+    await admit(ledger, "few", busy=0.01, count=2)
+    counts: Counter[str] = Counter()
+    for number in range(220):
+        claimed = await take(ledger, clean_redis)
+        assert claimed is not None
+        clean_redis.client.hincrbyfloat(keys.job(claimed.job.id), "started_at", -0.1)
+        await succeed(ledger, claimed)
+        await admit(ledger, claimed.job.tenant, busy=0.01)
+        counts[claimed.job.tenant] += number >= 100
+    assert 0.8 < counts["many"] / counts["few"] < 1.25
+
+
 async def test_who_cancels_has_the_turn_back(ledger: RedisLedger, clean_redis: RedisProcess) -> None:
     jobs = await admit(ledger, "fickle", count=20)
     await admit(ledger, "other", count=20)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -16,7 +17,8 @@ from redis.exceptions import ConnectionError as RedisGone
 from redis.exceptions import NoPermissionError
 
 from k9_broker.backends import Backend
-from k9_workers.reserving import HALF_LIFE, HOLD, KeptSlots, QueueOrder
+from k9_broker.serving import HALF_LIFE, HOLD, KeptSlots
+from k9_workers.reserving import QueueOrder
 
 
 @dataclass
@@ -189,7 +191,7 @@ class Worker:
 
 @pytest.fixture
 def worker(monkeypatch: pytest.MonkeyPatch) -> Iterator[Worker]:
-    monkeypatch.setattr(QueueOrder, "kept", KeptSlots(0))
+    monkeypatch.setattr(QueueOrder, "kept", KeptSlots(0, time.monotonic))
     monkeypatch.setattr(QueueOrder, "interactive", "")
     monkeypatch.setattr(QueueOrder, "batch", "")
     QueueOrder.serve(Backend(name="one", dialect="fake", url="http://127.0.0.1:1", slots=4))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,11 +10,10 @@ from dataclasses import dataclass, field
 from k9_broker.latency import LatencyEstimate, Running
 from k9_broker.models import Latency
 from k9_broker.results import Chunk
+from k9_broker.serving import ServiceTimes
 
 LATELY = 3600.0
 """Seconds after its last call in which a model's estimate is told."""
-_DECAY = 0.2
-"""Weight of the newest job in the mean service time."""
 
 
 @dataclass(slots=True, eq=False)
@@ -73,8 +71,7 @@ class Measuring:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._models: dict[str, _Model] = {}
-        self._jobs = 0
-        self._mean, self._variance = 1.0, 0.0
+        self._jobs = ServiceTimes()
 
     @contextmanager
     def call(self, model: str, *, streamed: bool) -> Iterator[MeasuredCall]:
@@ -92,12 +89,7 @@ class Measuring:
             of.ended(self._clock(), call)
 
     def job_took(self, seconds: float) -> None:
-        """Of the first jobs each counts alike; then the newest counts `_DECAY`."""
-        self._jobs += 1
-        weight = max(_DECAY, 1 / self._jobs)
-        off = seconds - self._mean
-        self._mean += weight * off
-        self._variance = (1 - weight) * (self._variance + weight * off * off) if self._jobs > 1 else 0.0
+        self._jobs.took(seconds)
 
     @property
     def service_seconds(self) -> float:
@@ -105,12 +97,12 @@ class Measuring:
         longer than that on average, what they have lasted."""
         now = self._clock()
         ages = [now - call.began for of in self._models.values() for call in of.running]
-        return max(self._mean, sum(ages) / len(ages)) if ages else self._mean
+        return max(self._jobs.mean, sum(ages) / len(ages)) if ages else self._jobs.mean
 
     @property
     def service_spread(self) -> float:
-        """Standard deviation of it, decaying alike."""
-        return math.sqrt(self._variance)
+        """Standard deviation of it, seconds."""
+        return self._jobs.spread
 
     def latencies(self) -> dict[str, Latency]:
         """The present estimate for each model called lately, calls under way included."""

@@ -7,9 +7,7 @@ they lately had, nor in a few more; alone, a batch has them all.
 
 from __future__ import annotations
 
-import math
 import time
-from collections.abc import Callable
 from typing import Any, ClassVar
 
 from celery.utils.log import get_logger
@@ -20,60 +18,9 @@ from redis.exceptions import ResponseError
 from k9_broker.backends import Backend
 from k9_broker.naming import queue_name
 from k9_broker.requests import Priority
+from k9_broker.serving import KeptSlots
 
 logger = get_logger(__name__)
-
-HOLD = 5.0
-"""Seconds slots are kept after an interactive job was taken: it bridges the pauses of steady traffic."""
-
-HALF_LIFE = 1.5
-"""Seconds in which the memory of how many interactive jobs ran at once halves: it bridges the moments within
-a burst when few run, and soon after a burst a batch has its slots back."""
-
-
-class KeptSlots:
-    """The rule: how many of a worker's slots batch jobs may have now."""
-
-    def __init__(self, wanted: int | None = None, clock: Callable[[], float] = time.monotonic) -> None:
-        """`wanted` slots are kept; `None`: one in ten, at least one, and none of fewer than four."""
-        self._wanted = wanted
-        self._clock = clock
-        self._until = float("-inf")
-        self._lately = 0.0
-        self._at = 0.0
-
-    def interactive_came(self) -> None:
-        """An interactive job was taken: keep slots for the next ones."""
-        now = self._clock()
-        if now >= self._until:
-            self._lately = 0.0
-        self._until = now + HOLD
-
-    @property
-    def in_force(self) -> bool:
-        """Whether slots are kept now; else batch jobs may have all."""
-        return self._clock() < self._until and self._wanted != 0
-
-    def of(self, slots: int) -> int:
-        """How many of so many slots are kept at least, beside those interactive jobs have, while in force."""
-        if self._wanted is None:
-            return max(1, slots // 10) if slots >= 4 else 0
-        return self._wanted
-
-    def most_batch(self, slots: int, interactive: int) -> int:
-        """How many batch jobs may run now that so many interactive ones do, which it remembers.
-
-        Left free is room for as many interactive jobs as lately ran, and for more: as many as are kept or, if
-        that is more, as such a number varies by, its square root where jobs come at random (Poisson). One
-        batch job may always run: a batch never stands still where there is a slot for it.
-        """
-        kept = self.of(slots)
-        if not (self.in_force and kept):
-            return slots
-        now = self._clock()
-        self._lately = max(interactive, self._lately * 0.5 ** ((now - self._at) / HALF_LIFE))
-        self._at = now
-        return max(1, slots - round(self._lately + max(kept, math.sqrt(self._lately))))
 
 
 class QueueOrder(priority_cycle):
@@ -83,7 +30,7 @@ class QueueOrder(priority_cycle):
     one message; so what `consume` leaves out cannot come, and nothing comes between.
     """
 
-    kept: ClassVar[KeptSlots] = KeptSlots(0)
+    kept: ClassVar[KeptSlots] = KeptSlots(0, time.monotonic)
     """The rule for the backend of this process."""
     interactive: ClassVar[str] = ""
     batch: ClassVar[str] = ""
@@ -99,7 +46,7 @@ class QueueOrder(priority_cycle):
     @classmethod
     def serve(cls, backend: Backend) -> None:
         """Keep slots as this backend wants it."""
-        cls.kept = KeptSlots(backend.reserved_slots)
+        cls.kept = KeptSlots(backend.reserved_slots, time.monotonic)
         cls.interactive, cls.batch = (queue_name(backend.kind, backend.name, one) for one in Priority)
 
     def attend(self, channel: Any, pool: Any) -> None:

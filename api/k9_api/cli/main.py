@@ -23,6 +23,7 @@ from k9_api.cli import (
     reload,
     route,
     serve,
+    simulate,
     up,
     usage,
     why,
@@ -67,6 +68,7 @@ app.add_typer(jobs.app, name="jobs")
 app.add_typer(dead.app, name="dead")
 app.command()(route.route)
 app.command()(why.why)
+app.command()(simulate.simulate)
 app.command()(usage.usage)
 app.add_typer(model.app, name="model")
 app.command()(fake.fake)

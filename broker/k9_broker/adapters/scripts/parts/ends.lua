@@ -3,13 +3,14 @@
 
 local DEAD_LETTERS = 10000 -- listed at most, the newest
 
--- A job that ran gives its tenant's turn what it took more, or less, than expected.
-local function settle_turn(job, queue, tenant, started)
-  local h = redis.call('HMGET', job, 'charge', 'weight')
-  if h[1] and tenant then
-    local took = math.max(0, clock() - tonumber(started)) * 1000000 / tonumber(h[2] or '1')
-    put_off(queue, tenant, took - tonumber(h[1]))
-  end
+-- A job that ran gives its tenant's turn what it took more, or less, than it was charged.
+local function settle_turn(job, queue, tenant, state, started)
+  local h = redis.call('HMGET', job, 'charge', 'weight', 'busy')
+  if not h[1] then return end
+  local took = math.max(0, clock() - tonumber(started))
+  put_off(queue, tenant, took * 1000000 / tonumber(h[2] or '1') - tonumber(h[1]))
+  local expected = tonumber(h[3] or '0')
+  if state == 'succeeded' and expected > 0 then learn_stretch(queue, expected, took) end
 end
 
 -- A job runs no more: its backend has a slot free, and its tenant one job less in flight.
@@ -27,7 +28,7 @@ local function end_job(job, id, state, keep, fault, cost, letter)
   redis.call('HSET', job, 'state', state, 'ended_at', instant(clock()))
   if fault ~= '' then redis.call('HSET', job, 'error', fault) end
   if state == 'succeeded' or state == 'cancelled' then redis.call('HDEL', job, 'request') end
-  if h[5] and h[6] then settle_turn(job, h[1], tenant, h[6]) end
+  if h[5] and h[6] then settle_turn(job, h[1], tenant, state, h[6]) end
   leave_queue(job, h[1], id, tenant, false)
   leave_slot(job, h[2], id, tenant)
   redis.call('ZREM', 'k9:deadlines', id)

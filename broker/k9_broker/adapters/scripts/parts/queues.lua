@@ -1,14 +1,18 @@
 -- Queues: the place of a job in one, how tenants share it, and how full it is.
 
 local TURNS_KEPT = 2 * 86400
+local LEARN = 0.05 -- weight of the newest job in how far expectations are off
+local MOST_STRETCH = 100
 
 -- The number in a message's delivery tag: the place in its queue. nil for a message that is not ours.
 local function number_of(message)
   return message and tonumber(string.match(message, '"delivery_tag": ?"[^"]*:(%-?%d+)"'))
 end
 
--- Lists are read from their end (BRPOP), so numbers fall from left to right. A message finds its place
--- by halving, which costs as much as the list is deep only where several tenants share a deep queue.
+-- Lists are read from their end (BRPOP), so numbers fall from left to right. A message finds its place from
+-- the end by doubling steps: who has little in a queue comes near its end, however deep it is. There it is
+-- cheaper to take out those that go first, and put them back, than to have the list searched for one.
+local NEAR = 1000
 local function put_in_list(queue, number, message)
   local function after(at) -- whether the message at this place comes after the new one
     local there = number_of(redis.call('LINDEX', queue, at))
@@ -16,12 +20,19 @@ local function put_in_list(queue, number, message)
   end
   if not after(0) then return redis.call('LPUSH', queue, message) end
   if after(-1) then return redis.call('RPUSH', queue, message) end
-  local later, earlier = 0, redis.call('LLEN', queue) - 1
-  while earlier - later > 1 do
-    local middle = math.floor((later + earlier) / 2)
-    if after(middle) then later = middle else earlier = middle end
+  local length, first, later = redis.call('LLEN', queue), 1, 2 -- counted from the end; `first` go before it
+  while later < length and not after(-later) do first, later = later, 2 * later end
+  later = math.min(later, length)
+  while later - first > 1 do
+    local middle = math.floor((later + first) / 2)
+    if after(-middle) then later = middle else first = middle end
   end
-  redis.call('LINSERT', queue, 'AFTER', redis.call('LINDEX', queue, later), message)
+  if first > NEAR or 16 * first > length then -- that search costs little where the list is short
+    return redis.call('LINSERT', queue, 'AFTER', redis.call('LINDEX', queue, -later), message)
+  end
+  local taken, back = redis.call('RPOP', queue, first), { message }
+  for i = first, 1, -1 do back[#back + 1] = taken[i] end
+  redis.call('RPUSH', queue, unpack(back))
 end
 
 -- Tenants share a queue by start-time fair queueing (Goyal, Vin and Cheng 1996): a job's number is when
@@ -60,12 +71,28 @@ local function enqueue(queue, id, place, tenant, head, middle, tail)
   put_in_list(queue, number, head .. queue .. middle .. text .. tail)
 end
 
+-- How many times longer than expected the jobs of a queue have lately taken. If they were charged too
+-- little when they come and the rest when they have ended, who has many waiting would have the better of it.
+local function stretch_of(queue)
+  local h = redis.call('HMGET', turns_of(queue), 'took', 'expected')
+  if not h[1] then return 1 end
+  return math.max(1 / MOST_STRETCH, math.min(tonumber(h[1]) / tonumber(h[2]), MOST_STRETCH))
+end
+
+local function learn_stretch(queue, expected, took)
+  local turns = turns_of(queue)
+  local h = redis.call('HMGET', turns, 'took', 'expected')
+  local before, wanted = tonumber(h[1] or expected), tonumber(h[2] or expected)
+  redis.call('HSET', turns, 'took', before + LEARN * (took - before), 'expected', wanted + LEARN * (expected - wanted))
+end
+
 -- A job comes into a queue where its tenant's turn is, and puts the next one off. `busy`: the seconds it
 -- is expected to hold a slot.
 local function take_turn(job, queue, id, tenant, busy, head, middle, tail)
   enqueue(queue, id, 'turn', tenant, head, middle, tail)
-  local charge = math.max(1, math.floor(busy * 1000000 / tonumber(redis.call('HGET', job, 'weight') or '1')))
-  redis.call('HSET', job, 'charge', string.format('%.0f', charge))
+  local weight = tonumber(redis.call('HGET', job, 'weight') or '1')
+  local charge = math.max(1, math.floor(busy * 1000000 * stretch_of(queue) / weight))
+  redis.call('HSET', job, 'charge', string.format('%.0f', charge), 'busy', busy)
   put_off(queue, tenant, charge)
 end
 
