@@ -38,7 +38,7 @@ $(OLD_SDK): $(VENV)/dev
 
 test: $(VENV)/dev $(OLD_SDK)  ## Install and pass all tests (about eleven minutes on two cores)
 	$(BIN)/k9 model fetch minilm
-	$(BIN)/pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+	$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 test-real: $(VENV)/dev  ## The tests against a real server, llama.cpp's, which is built once (five to ten minutes)
 	PYTHON=$(PYTHON) tests/real/build_llama_server.sh

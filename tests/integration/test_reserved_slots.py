@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
+from k9_broker.serving import HOLD
 from k9_broker.testing import FakeServer
-from k9_workers.reserving import HOLD
 from stack import Stack, ask
 from stand import RedisProcess, free_port, wait_until
 

@@ -198,8 +198,9 @@ async def test_logs_are_the_owners_alone_and_the_last_ones_are_kept(tmp_path: Pa
 
 
 HOST = """
-    import asyncio, sys
+    import asyncio, signal, sys
     from pathlib import Path
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under nohup it would be ignored
     sys.path.insert(0, sys.argv[1])
     from test_supervisor import Role, child, supervisor
 
