@@ -36,6 +36,9 @@ QUEUE_DEPTH = Gauge("k9_queue_depth", "Jobs waiting.", ["backend", "priority"])
 QUEUE_OLDEST_SECONDS = Gauge(
     "k9_queue_oldest_seconds", "How long the longest waiting job has waited.", ["backend"]
 )
+ESTIMATED_WAIT_SECONDS = Gauge(
+    "k9_estimated_wait_seconds", "Until a new job would begin.", ["backend", "priority"]
+)
 IN_FLIGHT = Gauge("k9_in_flight", "Jobs claimed and not ended.", ["backend"])
 SLOTS = Gauge("k9_slots", "Jobs that the live workers of a backend can run at once.", ["backend"])
 WORKERS = Gauge("k9_workers", "Live workers.", ["backend"])
@@ -46,7 +49,8 @@ INSTANCES = Gauge(
     "k9_instances", "Instances as workers see them, by the state of their circuit.", ["backend", "state"]
 )
 PACED_SECONDS = Gauge("k9_paced_seconds", "Until the rate limit lets another call begin.", ["backend"])
-_OF_FLEET = (QUEUE_DEPTH, QUEUE_OLDEST_SECONDS, IN_FLIGHT, SLOTS, WORKERS, UP, INSTANCES, PACED_SECONDS)
+_OF_QUEUES = (QUEUE_DEPTH, QUEUE_OLDEST_SECONDS, ESTIMATED_WAIT_SECONDS)
+_OF_FLEET = (*_OF_QUEUES, IN_FLIGHT, SLOTS, WORKERS, UP, INSTANCES, PACED_SECONDS)
 
 
 class _Jobs(Collector):
@@ -98,6 +102,8 @@ def observe(
     for backend in snapshot.backends:
         for priority, waiting in backend.waiting.items():
             QUEUE_DEPTH.labels(backend.name, priority).set(waiting)
+            wait = backend.estimated_wait(priority)
+            ESTIMATED_WAIT_SECONDS.labels(backend.name, priority).set(wait)
         QUEUE_OLDEST_SECONDS.labels(backend.name).set(backend.oldest_age)
         IN_FLIGHT.labels(backend.name).set(backend.in_flight)
         SLOTS.labels(backend.name).set(backend.slots)

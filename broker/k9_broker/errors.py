@@ -165,7 +165,7 @@ class IdempotencyConflict(K9Error):
 
 
 class QueueFull(K9Error):
-    """Every backend that serves this model is at its mark. Try again after the time in Retry-After."""
+    """Every queue for this request is full. Try again after the time in Retry-After, or say `queue: wait`."""
 
     code = "queue_full"
     status = 503

@@ -54,6 +54,13 @@ def may_take(job: Job, place: Mapping[str, Any], view: BackendView) -> bool:
     return allowed and view.fit and same
 
 
+def busy_at(explained: Mapping[str, Any], job: Job) -> float:
+    """Seconds the job is expected to hold a slot where it is, by the decision that queued it."""
+    here = (job.backend, job.model)
+    places = (place for place in _ranked(explained) if (place["backend"], place["model"]) == here)
+    return next((max(0.0, place["seconds"] - place["wait_seconds"]) for place in places), 0.0)
+
+
 def _ranked(explained: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
     """Candidates in their order; each place on standby before the first that is rated lower."""
     standby = list(explained.get("standby", ()))

@@ -10,7 +10,7 @@ from k9_broker.errors import MAX_RETRY_AFTER
 from k9_broker.health import InstanceHealth
 from k9_broker.models import Latency, ModelCard
 from k9_broker.requests import InferenceRequest, Kind, Operation, Priority
-from k9_broker.saturation import Gauge, Wait, wait_behind
+from k9_broker.saturation import Gauge, Wait, past, wait_behind
 
 NO_WORKER = "no-worker"
 _NOTHING_KNOWN = ModelCard()
@@ -32,6 +32,8 @@ class BackendView:
     workers: int
     """Live workers; 0 means it was here and is gone."""
     waiting: Mapping[Priority, int] = field(default_factory=dict)
+    parked: Mapping[Priority, int] = field(default_factory=dict)
+    """Those of them whose tenants have as many jobs in flight as they may: nobody waits for them."""
     in_flight: int = 0
     service_seconds: float = 1.0
     service_spread: float = 0.0
@@ -41,7 +43,7 @@ class BackendView:
     overflow_wait: float | None = None
     """Seconds of estimated wait from which interactive jobs rather go elsewhere."""
     saturated: bool = False
-    """One of these marks was passed, and is not yet left behind again."""
+    """One of these marks was passed when admission looked last."""
     oldest_age: float = 0.0
     """Seconds the longest waiting job has waited."""
     cards: Mapping[str, ModelCard] = field(default_factory=dict)
@@ -68,6 +70,13 @@ class BackendView:
     def fit(self) -> bool:
         return not self.unfit
 
+    @property
+    def past_mark(self) -> bool:
+        """Whether interactive jobs rather go elsewhere now: also once nobody has come for a while."""
+        waiting, wait = self.waiting.get(Priority.INTERACTIVE, 0), self.estimated_wait(Priority.INTERACTIVE)
+        before = self.saturated
+        return past(self.overflow_at, waiting, before=before) or past(self.overflow_wait, wait, before=before)
+
     def card(self, model: str) -> ModelCard:
         """What is known of a model here; an empty card when nothing is."""
         return self.cards.get(model, _NOTHING_KNOWN)
@@ -89,10 +98,8 @@ class BackendView:
 
     def ahead(self, priority: Priority) -> int:
         """Jobs that would begin before a new one of this priority, if it went to the end of its queue."""
-        ahead = self.waiting.get(Priority.INTERACTIVE, 0)
-        if priority is Priority.BATCH:
-            ahead += self.waiting.get(Priority.BATCH, 0)
-        return ahead
+        before = Priority if priority is Priority.BATCH else (Priority.INTERACTIVE,)
+        return sum(self.waiting.get(one, 0) - self.parked.get(one, 0) for one in before)
 
     def gauge(self, priority: Priority) -> Gauge:
         """Its queue as the next job would find it, if all that wait are of one tenant."""

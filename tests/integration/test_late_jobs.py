@@ -128,3 +128,33 @@ async def test_a_long_queue_is_looked_at_page_by_page(
     assert sum(moved) == 8
     assert max(moved) <= 5
     assert await wheres(ledger, jobs) == "aaaabbbbbbbb"
+
+
+async def test_one_that_would_begin_in_time_and_end_too_late_moves(
+    ledger: RedisLedger, two: RedisFleet, late: LateMover
+) -> None:
+    await claim(ledger, await admit(ledger))
+    places = [candidate("a", seconds=20.0), candidate("b", Kind.CLOUD, seconds=5.0)]
+    request = replace(chat(), deadline=30.0)
+    jobs = [await ledger.admit(new_job_id(), request, decided(*places, removals=())) for _ in range(3)]
+    assert await sweep(late, two) == 1  # the third begins after 12 seconds and needs 20
+    assert await wheres(ledger, jobs) == "aab"
+
+
+async def test_a_full_queue_here_keeps_no_batch_job_from_a_deadline_the_cloud_can_keep(
+    ledger: RedisLedger, two: RedisFleet, late: LateMover
+) -> None:
+    await two.announce(announced("c", slots=8, max_waiting_batch=0))
+    await claim(ledger, await admit(ledger))
+    for _ in range(5):
+        await admit(ledger, batch=True)
+    request = replace(chat(), priority=Priority.BATCH, deadline=15.0)
+    places = [
+        candidate(name, kind, queue=queue_name(kind, name, Priority.BATCH))
+        for name, kind in (("a", Kind.LOCAL), ("c", Kind.LOCAL), ("b", Kind.CLOUD))
+    ]
+    places[0] = places[0]._replace(slots=99)  # it looked quick when it came
+    job = await ledger.admit(new_job_id(), request, decided(*places, removals=()))
+    assert await wheres(ledger, [job]) == "a"
+    assert await sweep(late, two) == 1
+    assert await wheres(ledger, [job]) == "b"

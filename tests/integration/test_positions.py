@@ -10,7 +10,9 @@ from typing import Any
 
 import httpx
 import pytest
+from typer.testing import CliRunner
 
+from k9_api.cli.main import app
 from k9_broker.testing import FakeServer
 from stack import Stack, ask
 from stand import RedisProcess, free_port, wait_until
@@ -25,7 +27,7 @@ def narrow_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """A K-9 that runs one job at a time."""
     folder = tmp_path_factory.mktemp("line")
     stack = Stack(folder, RedisProcess(folder, free_port()).start(), FakeServer(), slots=1)
-    stack.start_worker(probe_seconds=0)
+    stack.start_worker(probe_seconds=0, overflow_at=2)
     stack.start_api()
     try:
         yield stack.wait_ready()
@@ -139,3 +141,27 @@ def test_a_batch_job_stands_behind_everybody_who_is_there(held: Stack, http: htt
     assert [one["position"] for one in jobs[2:]] == [1, 2, 3]
     assert [http.get(f"/v1/jobs/{one['id']}").json()["position"] for one in jobs] == [4, 5, 1, 2, 3]
     cancel(held, *(one["id"] for one in jobs))
+
+
+def test_the_command_line_shows_where_a_job_stands(held: Stack, http: httpx.Client) -> None:
+    waiting = [http.post("/v1/jobs", json=JOB).json()["id"] for _ in range(2)]
+    shown = CliRunner().invoke(app, ["jobs", "show", waiting[1], "--url", held.url])
+    assert shown.exit_code == 0
+    assert re.search(r"position +2, begins in \d+\.\d s \(p90 \d+\.\d s\)", shown.output)
+    cancel(held, *waiting)
+    shown = CliRunner().invoke(app, ["jobs", "show", waiting[1], "--url", held.url])
+    assert "position" not in shown.output
+
+
+def test_a_queue_that_nobody_came_to_since_it_was_full_is_not_saturated(
+    held: Stack, http: httpx.Client
+) -> None:
+    def saturated() -> bool:
+        (queue,) = http.get("/v1/queues").json()["data"]
+        return bool(queue["saturated"])
+
+    assert not saturated()
+    waiting = [http.post("/v1/jobs", json=JOB).json()["id"] for _ in range(3)]
+    wait_until(saturated, "two wait, which is the mark")
+    cancel(held, *waiting)
+    wait_until(lambda: not saturated(), "none waits")

@@ -46,7 +46,7 @@ async def test_the_others_wait_without_a_message_until_one_has_ended(
     first = await take_all(ledger, clean_redis)
     assert [one.job.id for one in first] == [job.id for job in jobs[:2]]
     assert await states(ledger, jobs) == ["running"] * 2 + ["queued"] * 3
-    assert clean_redis.client.zcard(keys.waiting(QUEUE)) == 3  # they count in the depth
+    assert clean_redis.client.zcard(keys.parked_in(QUEUE)) == 3
     await succeed(ledger, first[0])
     second = await take_all(ledger, clean_redis)
     assert [one.job.id for one in second] == [jobs[2].id]
@@ -55,7 +55,8 @@ async def test_the_others_wait_without_a_message_until_one_has_ended(
     for claimed in await take_all(ledger, clean_redis):
         await succeed(ledger, claimed)
     assert await states(ledger, jobs) == ["succeeded"] * 5
-    assert not clean_redis.client.exists(keys.parked("capped"), keys.running("capped"), keys.waiting(QUEUE))
+    queues = keys.waiting(QUEUE), keys.parked_in(QUEUE)
+    assert not clean_redis.client.exists(keys.parked("capped"), keys.running("capped"), *queues)
 
 
 async def test_nobody_else_waits_for_it(ledger: RedisLedger, clean_redis: RedisProcess) -> None:

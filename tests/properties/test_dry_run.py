@@ -108,7 +108,7 @@ class World:
             assert same_refusal(real, dry), (self.name, request, real, dry)
             return real.code
         assert isinstance(real, Job), (self.name, real)
-        assert undone == b"queued"
+        assert undone == [b"queued"]
         assert same(real, dry, decision), (self.name, request, real, dry)
         again = await self.ledger.get(job_id)
         assert again == replace(

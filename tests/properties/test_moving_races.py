@@ -113,8 +113,9 @@ class Play:
         stands: dict[str, list[str]] = {}
         for name in NAMES:
             queue = queue_name(Kind.LOCAL, name, Priority.INTERACTIVE)
-            for member in redis.zrange(keys.waiting(queue), 0, -1):
-                stands.setdefault(member.decode(), []).append(f"queued {name}")
+            for index in keys.waiting(queue), keys.parked_in(queue):
+                for member in redis.zrange(index, 0, -1):
+                    stands.setdefault(member.decode(), []).append(f"queued {name}")
             for who in TENANTS:
                 for member in redis.smembers(keys.queued(queue, who)):
                     shares.setdefault(member.decode(), []).append(f"queued {who}")
@@ -138,7 +139,8 @@ class Play:
         assert len(running) <= MOST
         parked = {one.decode() for one in self.redis.zrange(keys.parked("capped"), 0, -1)}
         assert parked <= {job.id for job in capped if job.state is JobState.QUEUED}
-        assert parked == {job.id for job in capped if self.redis.hexists(keys.job(job.id), "parked")}
+        stand = [keys.parked_in(queue_name(Kind.LOCAL, name, Priority.INTERACTIVE)) for name in NAMES]
+        assert parked == {one.decode() for index in stand for one in self.redis.zrange(index, 0, -1)}
 
 
 @pytest.mark.parametrize("seed", range(12))

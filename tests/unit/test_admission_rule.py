@@ -76,6 +76,10 @@ def taken(request: InferenceRequest, *places: tuple[Candidate, Gauge], **decisio
         (asked(**BATCH, deadline=60.0), [(HERE, waits(100)), (AWAY, EMPTY)], "away", LATE),
         (asked(**BATCH, deadline=60.0), [(HERE, waits(40)), (THERE, waits(35))], "there", THERE.reason),
         (asked(), [(place("here", least_wait=12.0), EMPTY), (AWAY, EMPTY)], "away", SLOW),
+        (asked(), [(place("here", overflow_wait=0.0), EMPTY), (AWAY, EMPTY)], "here", HERE.reason),  # at once
+        (asked(), [(place("here", overflow_at=0), EMPTY), (AWAY, EMPTY)], "here", HERE.reason),
+        (asked(), [(place("here", overflow_wait=0.0), waits(0)), (AWAY, EMPTY)], "away", SLOW),
+        (asked(), [(place("here", overflow_at=0), waits(0)), (AWAY, EMPTY)], "away", FULL),
     ],
 )
 def test_who_gets_it(

@@ -150,3 +150,12 @@ def test_the_mean_of_a_jobs_seconds_decays(measuring: Measuring) -> None:
     for _ in range(50):
         measuring.job_took(3.0)
     assert measuring.service_seconds == pytest.approx(3.0, abs=0.01)
+
+
+def test_jobs_that_fail_fast_make_no_backend_look_fast(measuring: Measuring) -> None:
+    measuring.job_took(3.0)
+    for _ in range(20):
+        measuring.job_took(0.01, answered=False)
+    assert measuring.service_seconds == pytest.approx(3.0)
+    measuring.job_took(60.0, answered=False)  # a timeout holds its slot as long as any
+    assert measuring.service_seconds > 10

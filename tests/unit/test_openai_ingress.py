@@ -252,6 +252,12 @@ def test_a_job_is_the_request_inside_it() -> None:
     assert request.body == EMBED
 
 
+@pytest.mark.parametrize(("said", "patient"), [("wait", True), ("refuse", False), (None, True)])
+def test_a_jobs_own_word_on_the_queue_wins(said: str | None, patient: bool) -> None:
+    raw = json.dumps({"endpoint": "/v1/embeddings", "body": EMBED, "queue": said}).encode()
+    assert ingress.parse_job(raw, [(b"x-k9-queue", b"wait")], "acme").patient is patient
+
+
 @pytest.mark.parametrize(
     ("job", "param"),
     [

@@ -109,6 +109,15 @@ def test_the_table_without_a_chat_model_offers_no_chat(tmp_path: Path) -> None:
     assert steps["embed a file"] == "k9 embed lines.txt -o vectors.jsonl"
 
 
+@pytest.mark.parametrize("keyed", [True, False])
+def test_what_is_to_be_copied_has_the_key_where_one_is_asked_for(tmp_path: Path, keyed: bool) -> None:
+    fleet = Snapshot((view("ollama", {"llama3.2:3b", "bge"}, Operation.CHAT, Operation.EMBEDDINGS),))
+    up = state.Up(api="http://127.0.0.1:8765", redis="redis://x")
+    steps = dict(table.next_steps(up, fleet, tmp_path, keyed=keyed))
+    for name in ("chat", "embed", "see the queues"):
+        assert ('-H "authorization: Bearer $K9_API_KEY" ' in steps[name]) is keyed
+
+
 def test_the_state_file_is_private_and_gone_at_the_end(tmp_path: Path) -> None:
     folder = tmp_path / "state"
     with state.alone(folder):

@@ -12,7 +12,7 @@ from typing import Any
 
 from k9_broker.errors import BackendRateLimited, CircuitOpen, JobNotFound, K9Error, LedgerUnavailable
 from k9_broker.failover import RETURNED, onward
-from k9_broker.jobs import Claim, Job
+from k9_broker.jobs import Claim, Job, JobState
 from k9_broker.requests import Operation, Priority
 from k9_broker.results import Chunk, Outcome, Result, Usage
 from k9_broker.strategy.decision import Candidate
@@ -64,7 +64,7 @@ async def execute(runtime: Runtime, job_id: str, generation: int) -> dict[str, A
             return {"backend": runtime.backend.name, "rerouted": outcome}
         elapsed = time.monotonic() - started
         recorded = await _record(runtime, claim, outcome, elapsed)
-    runtime.measuring.job_took(elapsed)
+    runtime.measuring.job_took(elapsed, answered=outcome.state is JobState.SUCCEEDED)
     return {
         "backend": runtime.backend.name,
         "state": outcome.state.value if recorded else "superseded",

@@ -88,8 +88,10 @@ class Measuring:
             of.running.remove(call)
             of.ended(self._clock(), call)
 
-    def job_took(self, seconds: float) -> None:
-        self._jobs.took(seconds)
+    def job_took(self, seconds: float, *, answered: bool = True) -> None:
+        """A job held its slot for so long. One without an answer counts as slow or not at all."""
+        if answered or seconds > self._jobs.mean:
+            self._jobs.took(seconds)
 
     @property
     def service_seconds(self) -> float:

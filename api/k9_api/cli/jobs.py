@@ -51,6 +51,8 @@ def _print(job: dict[str, Any], as_json: bool) -> None:
     ):
         if job.get(name) is not None:
             table.add_row(name, str(job[name]))
+    if job.get("position") is not None:
+        table.add_row("position", _position(job))
     if job.get("queue_seconds") is not None:
         table.add_row("waited", f"{job['queue_seconds']:.3f} s")
     if job.get("ended_at") and job.get("started_at"):
@@ -62,3 +64,10 @@ def _print(job: dict[str, Any], as_json: bool) -> None:
     if error := job.get("error"):
         table.add_row("error", f"{error['code']}: {error['message']}")
     console.print(table)
+
+
+def _position(job: dict[str, Any]) -> str:
+    """Its place in the queue, and how long half and nine tenths of such waits are at most."""
+    wait = job.get("estimated_wait_seconds")
+    begins = f", begins in {wait['p50']:.1f} s (p90 {wait['p90']:.1f} s)" if wait else ""
+    return f"{job['position']}{begins}"

@@ -40,9 +40,9 @@ Encoding = Annotated[EncodingFormat, Query(description="How the vectors in the r
 async def create_job(request: Request, encoding_format: Encoding = "float") -> Response:
     """Queue one request: `{"endpoint": "/v1/embeddings", "body": {…}}`.
 
-    Beside them may stand `priority`, `deadline` (seconds) and, for embeddings, `partial`. Answers
-    202 with the job and its `Location`. With `Prefer: wait=N` (at most 60 s) it answers 200 with
-    the result if the job ends in time. With an `Idempotency-Key`, the same request sent again
+    Beside them may stand `priority`, `deadline` (seconds), `queue` and, for embeddings, `partial`.
+    Answers 202 with the job and its `Location`. With `Prefer: wait=N` (at most 60 s) it answers 200
+    with the result if the job ends in time. With an `Idempotency-Key`, the same request sent again
     finds the same job.
     """
     here = context(request)

@@ -41,7 +41,7 @@ def _queue(backend: BackendView) -> dict[str, Any]:
         "estimated_wait_seconds": {
             priority: round(backend.estimated_wait(priority), 3) for priority in Priority
         },
-        "saturated": backend.saturated,
+        "saturated": backend.past_mark,
         "down": backend.down or None,
         "paced_seconds": round(backend.paced_seconds, 3),
         "instances": [

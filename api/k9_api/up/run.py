@@ -51,7 +51,7 @@ async def run_everything(
                         up, base_url(settings.flower.host, addresses.flower_port), password
                     )
                 lines = table.rows(supervisor.children, late, redis, fleet)
-                steps = table.next_steps(up, fleet, settings.state_dir)
+                steps = table.next_steps(up, fleet, settings.state_dir, keyed=bool(settings.keys))
                 table.show(console, lines, notes, steps)
                 reloader = Reloader(supervisor, now, reread, environ, redis.url)
                 await _keep_going(supervisor, reloader, probe, console, up, settings.state_dir)

@@ -61,18 +61,21 @@ def _served(view: BackendView) -> str:
     return f"{where}{shown}"
 
 
-def next_steps(up: Up, fleet: Snapshot, state_dir: Path) -> tuple[tuple[str, str], ...]:
-    """Pairs of what and how, made from what is really served."""
+def next_steps(
+    up: Up, fleet: Snapshot, state_dir: Path, *, keyed: bool = False
+) -> tuple[tuple[str, str], ...]:
+    """Pairs of what and how, made from what is really served; `keyed` when the API asks for a key."""
     steps: list[tuple[str, str]] = []
+    curl = "curl " + ('-H "authorization: Bearer $K9_API_KEY" ' if keyed else "")
     if model := _first(fleet, Operation.CHAT):
         body = {"model": model, "messages": [{"role": "user", "content": "Why is the sky blue?"}]}
-        steps.append(("chat", _curl(up.api, "/v1/chat/completions", body)))
+        steps.append(("chat", curl + _post(up.api, "/v1/chat/completions", body)))
     if model := _first(fleet, Operation.EMBEDDINGS):
-        steps.append(("embed", _curl(up.api, "/v1/embeddings", {"model": model, "input": "a dog"})))
+        steps.append(("embed", curl + _post(up.api, "/v1/embeddings", {"model": model, "input": "a dog"})))
         usual = up.api == f"http://127.0.0.1:{ApiSettings().port}"
         where = "" if usual else f" --url {up.api}"
         steps.append(("embed a file", f"k9 embed lines.txt -o vectors.jsonl{where}"))
-    steps.append(("see the queues", f"curl {up.api}/v1/queues"))
+    steps.append(("see the queues", f"{curl}{up.api}/v1/queues"))
     steps.append(("API reference", f"{up.api}/docs"))
     if up.flower:
         password = shlex.quote(str(state_dir / "flower-password"))
@@ -94,8 +97,8 @@ def _first(fleet: Snapshot, operation: Operation) -> str | None:
     return None
 
 
-def _curl(api: str, path: str, body: Mapping[str, object]) -> str:
-    return f"curl {api}{path} -H 'content-type: application/json' -d {shlex.quote(json.dumps(body))}"
+def _post(api: str, path: str, body: Mapping[str, object]) -> str:
+    return f"{api}{path} -H 'content-type: application/json' -d {shlex.quote(json.dumps(body))}"
 
 
 def show(

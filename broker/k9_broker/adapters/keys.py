@@ -35,12 +35,17 @@ def relay(job_id: str) -> str:
 
 
 def waiting(queue: str) -> str:
-    """Sorted set: jobs queued in `queue`, by their turn."""
+    """Sorted set: jobs queued in `queue`, by their turn; without those that are parked."""
     return f"k9:waiting:{queue}"
 
 
+def parked_in(queue: str) -> str:
+    """Sorted set: jobs queued in `queue` that are parked, by their turn. Lives two days after a sweep."""
+    return f"k9:parked::{queue}"
+
+
 def queued(queue: str, tenant: str) -> str:
-    """Set: the jobs of `tenant` among them."""
+    """Set: the jobs of `tenant` queued in `queue`, parked or not."""
     return f"k9:queued:{queue}:{tenant}"
 
 
@@ -55,7 +60,7 @@ def running(tenant: str) -> str:
 
 
 def parked(tenant: str) -> str:
-    """Sorted set: its jobs that wait until it has fewer in flight, by their turn. Lives two days."""
+    """Sorted set: its jobs that wait until it has fewer in flight, in the order they go. Lives two days."""
     return f"k9:parked:{tenant}"
 
 

@@ -133,4 +133,4 @@ def _room(view: BackendView) -> int:
     if view.paced_seconds > LONGEST_PACE:
         return 0
     well = not view.instances or any(one.state is CircuitState.CLOSED for _, one in view.instances)
-    return (view.slots if well else 1) - view.in_flight - sum(view.waiting.values())
+    return (view.slots if well else 1) - view.in_flight - view.ahead(Priority.BATCH)

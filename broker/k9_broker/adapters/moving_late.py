@@ -9,12 +9,15 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any
 
 from k9_broker.adapters import keys
 from k9_broker.adapters.connect import Commands
 from k9_broker.adapters.server_clock import ServerClock
 from k9_broker.errors import JobNotFound
-from k9_broker.failover import onward
+from k9_broker.failover import busy_at, onward
 from k9_broker.jobs import Job, JobState
 from k9_broker.lateness import LATE, is_late, is_worth_it
 from k9_broker.naming import queue_name
@@ -70,32 +73,37 @@ class LateMover:
         queue = queue_name(view.kind, view.name, priority)
         start = self._looked.get(queue, 0)
         ids = await self._commands.command("ZRANGE", keys.waiting(queue), start, start + _PAGE - 1)
-        before = view.ahead(priority) - view.waiting.get(priority, 0)  # of a higher priority
+        before = view.ahead(Priority.INTERACTIVE) if priority is Priority.BATCH else 0
         moved = 0
-        for place, job in enumerate(await asyncio.gather(*map(self._job, map(bytes.decode, ids)))):
+        for place, found in enumerate(await asyncio.gather(*map(self._found, map(bytes.decode, ids)))):
             if time.monotonic() > until:
                 break
-            if job is not None and job.state is JobState.QUEUED and job.reason != LATE:
+            if found is not None:
                 ahead = before + start + place - moved
-                moved += await self._moved(job, view, snapshot, ahead, now)
+                moved += await self._moved(*found, view, snapshot, ahead, now)
         self._looked[queue] = start + len(ids) - moved if len(ids) == _PAGE else 0
         if moved:
             logger.info("%s: %d jobs moved on (%s)", view.name, moved, LATE)
         return moved
 
-    async def _job(self, job_id: str) -> Job | None:
-        try:
-            return await self._ledger.get(job_id)
-        except JobNotFound:
-            return None
+    async def _found(self, job_id: str) -> tuple[Job, Mapping[str, Any]] | None:
+        with suppress(JobNotFound):
+            return await self._ledger.explanation(job_id)
+        return None
 
-    async def _moved(self, job: Job, view: BackendView, snapshot: Snapshot, ahead: int, now: float) -> bool:
-        waited, left = now - job.created_at, job.deadline_at - now
-        if not is_late(view, job.priority, ahead=ahead, waited=waited, busy=0.0, seconds_left=left):
+    async def _moved(
+        self,
+        job: Job,
+        explained: Mapping[str, Any],
+        view: BackendView,
+        snapshot: Snapshot,
+        ahead: int,
+        now: float,
+    ) -> bool:
+        if job.state is not JobState.QUEUED or job.backend != view.name or job.reason == LATE:
             return False
-        try:
-            job, explained = await self._ledger.explanation(job.id)
-        except JobNotFound:
+        waited, left, busy = now - job.created_at, job.deadline_at - now, busy_at(explained, job)
+        if not is_late(view, job.priority, ahead=ahead, waited=waited, busy=busy, seconds_left=left):
             return False
         remaining = view.wait_behind(ahead).p50
         others = {one.name: one for one in snapshot.backends}
@@ -104,6 +112,6 @@ class LateMover:
             for place in onward(explained, job, snapshot, reason=LATE, marks=True)
             if is_worth_it(others[place.backend], job.priority, remaining)
         ]
-        if job.backend != view.name or not places:
-            return False
-        return bool(await self._ledger.reroute(job, places, leaves=LATE, calls=job.calls, within=left))
+        return bool(
+            places and await self._ledger.reroute(job, places, leaves=LATE, calls=job.calls, within=left)
+        )

@@ -141,7 +141,7 @@ class _Reading:
         alive = sorted(self.said(now, workers), key=_backend)
         depth_of = {}
         rest = iter(depths)
-        while row := list(islice(rest, 7)):
+        while row := list(islice(rest, 9)):
             name = row[0].decode() if isinstance(row[0], bytes) else str(row[0])
             depth_of[name] = [float(value) for value in row[1:]]
         kept, views = self._views, []
@@ -161,10 +161,11 @@ def _backend(said: _Said) -> str:
 
 
 def _with_depths(view: BackendView, depths: Sequence[float]) -> BackendView:
-    in_flight, interactive, interactive_age, batch, batch_age, saturated = depths
+    in_flight, interactive, parked, interactive_age, batch, batch_parked, batch_age, saturated = depths
     return replace(
         view,
         waiting={Priority.INTERACTIVE: int(interactive), Priority.BATCH: int(batch)},
+        parked={Priority.INTERACTIVE: int(parked), Priority.BATCH: int(batch_parked)},
         in_flight=int(in_flight),
         saturated=bool(saturated),
         oldest_age=max(interactive_age, batch_age),

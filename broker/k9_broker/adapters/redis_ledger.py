@@ -167,10 +167,14 @@ class RedisLedger:
                 *(error_text(outcome.error), amount(cost), int(letter), *record),
             ],
         )
-        for job_id in parked:  # one that is not let go here is found by the reaper
+        await self._let_go(parked)
+        return bool(finished)
+
+    async def _let_go(self, parked: Sequence[bytes]) -> None:
+        """Parked jobs may run now. One that is not let go here is found by the reaper."""
+        for job_id in parked:
             with suppress(JobNotFound, LedgerUnavailable):
                 await self._requeue(await self.get(job_id.decode()), "parked")
-        return bool(finished)
 
     async def hand_back(self, claim: Claim) -> bool:
         return await self._requeue(claim.job, "hand-back", claim.token) == "requeued"
@@ -232,14 +236,12 @@ class RedisLedger:
         await self._stop(job_id, JobState.EXPIRED, JobExpired(), only_late=True)
 
     async def _stop(self, job_id: str, state: JobState, error: K9Error, *, only_late: bool) -> None:
-        await self._commands.script(
+        _, *parked = await self._commands.script(
             "stop",
             [keys.job(job_id)],
-            [
-                *(job_id, state.value, self._settings.retention_seconds, error_text(error)),
-                int(only_late),
-            ],
+            [job_id, state.value, self._settings.retention_seconds, error_text(error), int(only_late)],
         )
+        await self._let_go(parked)
 
     async def get(self, job_id: str) -> Job:
         job, _ = await self._read(job_id)

@@ -109,12 +109,13 @@ def _wait(candidate: Candidate, found: Gauge, ahead: int) -> float:
 def _saturated(candidate: Candidate, found: Gauge) -> str:
     """Which mark says that interactive jobs should rather go elsewhere; empty when none does.
 
-    Whose turn comes soon all the same, because others fill the queue, may stay.
+    Whose turn comes soon all the same, because others fill the queue, may stay; and who begins at once.
     """
     at, seconds = candidate.overflow_at, candidate.overflow_wait
     slow = past(seconds, _wait(candidate, found, found.waiting), before=found.saturated)
+    wait = _wait(candidate, found, found.ahead)
+    if wait <= 0:
+        return ""
     if past(at, found.waiting, before=found.saturated) and found.ahead >= RESUME * (at or 0):
         return FULL
-    if slow and _wait(candidate, found, found.ahead) >= RESUME * (seconds or 0.0):
-        return SLOW
-    return ""
+    return SLOW if slow and wait >= RESUME * (seconds or 0.0) else ""

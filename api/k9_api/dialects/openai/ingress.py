@@ -50,7 +50,7 @@ def _job(data: dict[str, Any], headers: Headers, tenant: str) -> InferenceReques
         raise BadRequest("`partial` is for embeddings only.", param="partial")
     body = dict(job["body"])
     controls = body.get("k9")
-    named = {name: job[name] for name in ("priority", "deadline") if job.get(name) is not None}
+    named = {name: job[name] for name in ("priority", "deadline", "queue") if job.get(name) is not None}
     if named and (controls is None or isinstance(controls, dict)):
         body["k9"] = {**(controls or {}), **named}
     return check(

@@ -116,6 +116,7 @@ class JobBody(TypedDict, total=False):
     body: Required[dict[str, Any]]
     priority: Literal["interactive", "batch"] | None
     deadline: Seconds | None
+    queue: Literal["wait", "refuse"] | None
     partial: bool | None
 
 

@@ -5,9 +5,10 @@
 --       8 the worker's kind · 9 error if the job is local-only and the worker is not local
 -- Gives {'claimed', field, value, …}, {'superseded'}, {'expired'}, {'private'} or {'parked'} (its tenant has as many
 --       jobs in flight as it may: the job waits on, without a message). The same token may ask again.
+local AFTER_ALL = 1e11 -- more than any instant
 local job, id, token = KEYS[1], ARGV[1], ARGV[3]
 local h = redis.call('HMGET', job, 'state', 'generation', 'token', 'queue', 'backend', 'deadline_at', 'privacy',
-  'tenant', 'max_in_flight')
+  'tenant', 'max_in_flight', 'created_at', 'priority')
 if h[1] == 'running' and h[3] == token then
   return { 'claimed', unpack(redis.call('HGETALL', job)) }
 end
@@ -27,8 +28,8 @@ if h[9] then
   local running, parked = 'k9:running:' .. h[8], 'k9:parked:' .. h[8]
   redis.call('ZREMRANGEBYSCORE', running, '-inf', instant(now))
   if redis.call('ZCARD', running) >= tonumber(h[9]) then
-    redis.call('HSET', job, 'parked', 1)
-    redis.call('ZADD', parked, redis.call('ZSCORE', 'k9:waiting:' .. h[4], id) or 0, id)
+    park(h[4], id)
+    redis.call('ZADD', parked, tonumber(h[10]) + (h[11] == 'batch' and AFTER_ALL or 0), id)
     redis.call('EXPIRE', parked, TURNS_KEPT)
     return { 'parked' }
   end

@@ -12,7 +12,4 @@ if h[1] == ARGV[3] then return { 1 } end
 if h[1] ~= 'running' then return { 0 } end
 if #ARGV > 7 then redis.call('HSET', job, unpack(ARGV, 8)) end
 end_job(job, ARGV[1], ARGV[3], ARGV[4], ARGV[5], ARGV[6], ARGV[7])
-if not h[4] then return { 1 } end
-local room = tonumber(h[4]) - redis.call('ZCARD', 'k9:running:' .. h[3])
-if room <= 0 then return { 1 } end
-return { 1, unpack(redis.call('ZRANGE', 'k9:parked:' .. h[3], 0, room - 1)) }
+return { 1, unpack(may_go(h[3], h[4])) }

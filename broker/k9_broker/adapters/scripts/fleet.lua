@@ -1,7 +1,9 @@
 -- fleet: every worker that announced itself lately, and the depths of every backend they name.
+-- Stands on queues.
 -- KEYS  1 workers · 2 what `auto` embeds with
 -- Gives {now, workers, depths, embedding model or ''}: per worker its expiry and announcement; per backend `kind.name`, in-flight,
---       then waiting and the oldest job's age in seconds (interactive, then batch), then 1 if a mark was passed.
+--       then waiting, those of them that are parked, and the oldest job's age in seconds (interactive, then batch), then 1 if
+--       a mark was passed.
 local now = clock()
 local workers, depths, seen = {}, {}, {}
 local nodes = redis.call('ZRANGE', KEYS[1], 0, -1, 'WITHSCORES')
@@ -19,8 +21,10 @@ for i = 1, #nodes, 2 do
       depths[#depths + 1] = place
       depths[#depths + 1] = redis.call('ZCOUNT', 'k9:leases:' .. backend, instant(now), '+inf')
       for _, priority in ipairs({ 'interactive', 'batch' }) do
-        local index = 'k9:waiting:k9.' .. place .. '.' .. priority
-        depths[#depths + 1] = redis.call('ZCARD', index)
+        local queue = 'k9.' .. place .. '.' .. priority
+        local index, parked = 'k9:waiting:' .. queue, redis.call('ZCARD', parked_in(queue))
+        depths[#depths + 1] = redis.call('ZCARD', index) + parked
+        depths[#depths + 1] = parked
         local first = redis.call('ZRANGE', index, 0, 0)[1]
         local created = first and redis.call('HGET', 'k9:job:' .. first, 'created_at')
         depths[#depths + 1] = instant(created and math.max(0, now - tonumber(created)) or 0)

@@ -35,7 +35,7 @@ end
 local account = place.cost and place.cost > 0 and reserve(tenant, place.cost)
 local now = clock()
 local due = now + tonumber(ARGV[3])
-redis.call('HDEL', job, 'token', 'worker', 'started_at', 'ended_at', 'error', 'tried', 'calls', 'home', 'parked',
+redis.call('HDEL', job, 'token', 'worker', 'started_at', 'ended_at', 'error', 'tried', 'calls', 'home',
   'account', 'charge', 'budget', 'weight', 'max_in_flight', 'prompt_tokens', 'completion_tokens', 'cloud_cost')
 local record = first + candidates * WORDS
 redis.call('HSET', job, unpack(ARGV, record, record + tonumber(ARGV[17]) - 1))

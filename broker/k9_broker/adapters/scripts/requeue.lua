@@ -6,13 +6,12 @@
 --       7 error if it becomes a dead letter · 8-10 message head, middle, tail
 -- Gives 'requeued', 'dead' or 'superseded'.
 local job, id, why = KEYS[1], ARGV[1], ARGV[3]
-local h = redis.call('HMGET', job, 'state', 'generation', 'token', 'attempts', 'queue', 'backend', 'relayed', 'tenant',
-  'parked')
+local h = redis.call('HMGET', job, 'state', 'generation', 'token', 'attempts', 'queue', 'backend', 'relayed', 'tenant')
 local waits = why == 'lost' or why == 'parked'
 if h[2] ~= ARGV[2] then return 'superseded' end
 if h[1] ~= (waits and 'queued' or 'running') then return 'superseded' end
 if why == 'hand-back' and h[3] ~= ARGV[4] then return 'superseded' end
-if why == 'parked' and not h[9] then return 'superseded' end
+if why == 'parked' and not redis.call('ZSCORE', parked_in(h[5]), id) then return 'superseded' end
 if why == 'orphan' then
   local due = redis.call('ZSCORE', 'k9:leases:' .. h[6], id)
   if due and tonumber(due) > clock() then return 'superseded' end
@@ -23,11 +22,10 @@ if why == 'orphan' then
   end
 end
 redis.call('HSET', job, 'state', 'queued', 'relayed', 0)
-redis.call('HDEL', job, 'token', 'worker', 'parked')
+redis.call('HDEL', job, 'token', 'worker')
 if why == 'hand-back' then redis.call('HINCRBY', job, 'attempts', -1) end
 local generation = redis.call('HINCRBY', job, 'generation', 1)
 leave_slot(job, h[6], id, h[8] or '')
-redis.call('ZREM', 'k9:parked:' .. (h[8] or ''), id)
 enqueue(h[5], id, waits and 'again' or 'front', h[8] or '', ARGV[8], ARGV[9], ARGV[10])
 if h[7] ~= '0' then
   record_event(job, id, 'restart', '{"generation":' .. generation .. '}')

@@ -11,7 +11,7 @@
 local MOVED_KEPT = 86400
 local job, id, token = KEYS[1], ARGV[1], ARGV[3]
 local h = redis.call('HMGET', job, 'state', 'generation', 'token', 'backend', 'queue', 'skipped', 'privacy', 'tenant',
-  'budget', 'cost', 'account', 'tried', 'relayed', 'home', 'priority')
+  'budget', 'cost', 'account', 'tried', 'relayed', 'home', 'priority', 'started_at')
 if h[2] ~= ARGV[2] then return 'superseded ' end
 if token == '' and h[1] ~= 'queued' then return 'superseded ' end
 if token ~= '' and (h[1] ~= 'running' or h[3] ~= token) then return 'superseded ' end
@@ -41,7 +41,8 @@ if token ~= '' then redis.call('HINCRBY', job, 'attempts', -1) end -- its worker
 local generation = redis.call('HINCRBY', job, 'generation', 1)
 leave_slot(job, h[4], id, tenant)
 leave_queue(job, h[5], id, tenant, false)
-redis.call('HDEL', job, 'token', 'worker', 'parked')
+if token ~= '' then settle_turn(job, h[5], tenant, 'rerouted', h[16]) end
+redis.call('HDEL', job, 'token', 'worker')
 if token ~= '' then redis.call('HDEL', job, 'started_at') end -- there it has not run
 local tried = h[12] or ''
 if ARGV[5] ~= '' then tried = tried .. ' ' .. ARGV[5] end
@@ -54,12 +55,8 @@ if ARGV[7] ~= '' then
   redis.call('EXPIRE', 'k9:moved:' .. ARGV[7], MOVED_KEPT)
 end
 -- One that had its turn keeps it; those that wait keep their order, and pass nobody.
-local head = ARGV[8] .. in_json(place.model) .. ARGV[9]
-if token ~= '' then
-  enqueue(place.queue, id, 'front', tenant, head, ARGV[10], ARGV[11])
-else
-  take_turn(job, place.queue, id, tenant, place.busy, head, ARGV[10], ARGV[11])
-end
+take_turn(job, place.queue, id, tenant, place.busy, ARGV[8] .. in_json(place.model) .. ARGV[9], ARGV[10], ARGV[11],
+  token ~= '')
 redis.call('HINCRBY', 'k9:rerouted', h[4] .. ' ' .. place.backend .. ' ' .. place.reason, 1)
 if h[13] and h[13] ~= '0' then
   record_event(job, id, 'restart', '{"generation":' .. generation .. '}')

@@ -2,6 +2,7 @@
 -- After queues and money.
 
 local DEAD_LETTERS = 10000 -- listed at most, the newest
+local AT_ONCE = 100 -- parked jobs let go together
 
 -- A job that ran gives its tenant's turn what it took more, or less, than it was charged.
 local function settle_turn(job, queue, tenant, state, started)
@@ -17,6 +18,13 @@ end
 local function leave_slot(job, backend, id, tenant)
   redis.call('ZREM', 'k9:leases:' .. backend, id)
   redis.call('ZREM', 'k9:running:' .. tenant, id)
+end
+
+-- The parked jobs of a tenant that may run now, as many as it has room for: interactive ones first, then the oldest.
+local function may_go(tenant, most)
+  local room = most and tonumber(most) - redis.call('ZCARD', 'k9:running:' .. tenant) or 0
+  if room <= 0 then return {} end
+  return redis.call('ZRANGE', 'k9:parked:' .. tenant, 0, math.min(room, AT_ONCE) - 1)
 end
 
 -- The one way a job ends: every index forgets it, the relay says so, money is settled, waiters wake,

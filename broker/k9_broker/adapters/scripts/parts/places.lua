@@ -29,9 +29,11 @@ local function saturation(place, found)
   local slow = place.overflow_wait and wait_behind(found.waiting, found, place) >= factor * place.overflow_wait
   if (deep or slow) and not found.saturated then redis.call('HSET', 'k9:saturated', place.queue, '1') end
   if not (deep or slow) and found.saturated then redis.call('HDEL', 'k9:saturated', place.queue) end
-  -- Whose turn comes soon all the same, because others fill the queue, may stay.
+  -- Whose turn comes soon all the same, because others fill the queue, may stay; and who begins at once.
+  local wait = wait_behind(found.ahead, found, place)
+  if wait <= 0 then return nil end
   if deep and found.ahead >= RESUME * place.overflow_at then return 'overflow:depth' end
-  if slow and wait_behind(found.ahead, found, place) >= RESUME * place.overflow_wait then return 'overflow:wait' end
+  if slow and wait >= RESUME * place.overflow_wait then return 'overflow:wait' end
 end
 
 -- Why a job may not go to a place now, nil when it may; then whether it still might if there is no
@@ -59,7 +61,8 @@ end
 -- The first of `count` candidates from ARGV[at] on that a job may go to; if there is none, the one with
 -- the shortest wait of those that are only past a mark. Then the reason, those that were passed over
 -- as lines of the record's `skipped`, what kept it from all (room, money, privacy), and the shortest wait.
--- A batch job whose own queue here is full waits for it rather than go to the cloud.
+-- A batch job whose own queue here is full waits for it rather than go to the cloud; not so one that cannot stay
+-- where it is.
 local function choose(asked, at, count)
   local passed, kept, stays, best, shortest = {}, {}, false, nil, nil
   for i = 1, count do
@@ -72,7 +75,8 @@ local function choose(asked, at, count)
     end
     passed[i] = { line = place.backend .. ': ' .. why .. '\n', why = why }
     kept[why] = true
-    if why == 'overflow:depth' and asked.priority == 'batch' and place.kind == 'local' then stays = true end
+    local here = asked.priority == 'batch' and place.kind == 'local' and not asked.strict
+    if here and why == 'overflow:depth' then stays = true end
     if might and not asked.strict and (not best or wait < best.wait) then best = { at = i, place = place, wait = wait } end
   end
   if best then

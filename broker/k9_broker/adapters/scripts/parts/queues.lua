@@ -41,26 +41,59 @@ end
 -- worker took last; who had nothing waiting begins there, so turns cannot be saved up.
 local function turns_of(queue) return 'k9:turns:' .. queue end
 
+local function own_turn(queue, tenant)
+  return tonumber(redis.call('HGET', turns_of(queue), 'of ' .. tenant) or '0')
+end
+
 local function turn_of(queue, tenant)
-  local h = redis.call('HMGET', turns_of(queue), 'now', 'of ' .. tenant)
-  return math.max(tonumber(h[1] or '0'), tonumber(h[2] or '0'))
+  return math.max(tonumber(redis.call('HGET', turns_of(queue), 'now') or '0'), own_turn(queue, tenant))
 end
 
 -- Put a tenant's next turn off, or forward again for work that was not done.
 local function put_off(queue, tenant, by)
   local turns = turns_of(queue)
-  redis.call('HSET', turns, 'of ' .. tenant, string.format('%.0f', turn_of(queue, tenant) + by))
+  redis.call('HSET', turns, 'of ' .. tenant, string.format('%.0f', own_turn(queue, tenant) + by))
   redis.call('EXPIRE', turns, TURNS_KEPT)
 end
 
 local function queued_of(queue, tenant) return 'k9:queued:' .. queue .. ':' .. tenant end
+
+-- No tenant's name begins with a colon.
+local function parked_in(queue) return 'k9:parked::' .. queue end
+
+-- A job's message is used up before it may run: it keeps its turn, but nobody waits behind it.
+local function park(queue, id)
+  local waiting, parked = 'k9:waiting:' .. queue, parked_in(queue)
+  local number = redis.call('ZSCORE', waiting, id)
+  if number then
+    redis.call('ZREM', waiting, id)
+    redis.call('ZADD', parked, number, id)
+    redis.call('EXPIRE', parked, TURNS_KEPT)
+  end
+end
+
+-- A job leaves its place in a queue, with its message or parked. Gives its number; nil when it has none.
+local function step_out(queue, id, tenant)
+  local index, parked = 'k9:waiting:' .. queue, parked_in(queue)
+  local number = redis.call('ZSCORE', index, id)
+  if number then
+    redis.call('ZREM', index, id)
+    return tonumber(number)
+  end
+  number = redis.call('ZSCORE', parked, id)
+  if number then
+    redis.call('ZREM', parked, id)
+    redis.call('ZREM', 'k9:parked:' .. tenant, id)
+    return tonumber(number)
+  end
+end
 
 -- Put a message for the job in a queue: 'turn' (where its tenant's turn is), 'front', or 'again' (where
 -- it was). Index, list and what the tenant has there change together, so that the reaper can tell a
 -- lost message from a waiting one.
 local function enqueue(queue, id, place, tenant, head, middle, tail)
   local index = 'k9:waiting:' .. queue
-  local number = place == 'again' and tonumber(redis.call('ZSCORE', index, id) or '') or turn_of(queue, tenant)
+  local number = place == 'again' and step_out(queue, id, tenant) or turn_of(queue, tenant)
   if place == 'front' then
     local first = redis.call('ZRANGE', index, 0, 0, 'WITHSCORES')
     if first[2] then number = math.min(number, tonumber(first[2]) - 1) end
@@ -86,43 +119,36 @@ local function learn_stretch(queue, expected, took)
   redis.call('HSET', turns, 'took', before + LEARN * (took - before), 'expected', wanted + LEARN * (expected - wanted))
 end
 
--- A job comes into a queue where its tenant's turn is, and puts the next one off. `busy`: the seconds it
--- is expected to hold a slot.
-local function take_turn(job, queue, id, tenant, busy, head, middle, tail)
-  enqueue(queue, id, 'turn', tenant, head, middle, tail)
-  local weight = tonumber(redis.call('HGET', job, 'weight') or '1')
-  local charge = math.max(1, math.floor(busy * 1000000 * stretch_of(queue) / weight))
+-- A job comes into a queue where its tenant's turn is, or at the front, and puts the next turn off.
+-- `busy`: the seconds it is expected to hold a slot, which it does not longer than until its deadline.
+local function take_turn(job, queue, id, tenant, busy, head, middle, tail, front)
+  enqueue(queue, id, front and 'front' or 'turn', tenant, head, middle, tail)
+  local h = redis.call('HMGET', job, 'weight', 'deadline_at')
+  local seconds = math.min(busy * stretch_of(queue), tonumber(h[2]) - clock())
+  local charge = math.max(1, math.floor(seconds * 1000000 / tonumber(h[1] or '1')))
   redis.call('HSET', job, 'charge', string.format('%.0f', charge), 'busy', busy)
-  put_off(queue, tenant, charge)
+  put_off(queue, tenant, turn_of(queue, tenant) - own_turn(queue, tenant) + charge)
 end
 
 -- A job waits no more in a queue. `begun`: because a worker took it, so that the queue's time goes on;
 -- else its tenant has its turn back.
 local function leave_queue(job, queue, id, tenant, begun)
-  local index = 'k9:waiting:' .. queue
-  local number = redis.call('ZSCORE', index, id)
-  if number then
-    redis.call('ZREM', index, id)
-    redis.call('SREM', queued_of(queue, tenant), id)
-    local h = redis.call('HMGET', job, 'charge', 'parked')
-    if h[2] then
-      redis.call('ZREM', 'k9:parked:' .. tenant, id)
-      redis.call('HDEL', job, 'parked')
+  local number = step_out(queue, id, tenant)
+  if not number then return end
+  redis.call('SREM', queued_of(queue, tenant), id)
+  if begun then
+    local turns = turns_of(queue)
+    if number > tonumber(redis.call('HGET', turns, 'now') or '0') then
+      redis.call('HSET', turns, 'now', string.format('%.0f', number))
+      redis.call('EXPIRE', turns, TURNS_KEPT)
     end
-    if begun then
-      local turns = turns_of(queue)
-      if tonumber(number) > tonumber(redis.call('HGET', turns, 'now') or '0') then
-        redis.call('HSET', turns, 'now', number)
-        redis.call('EXPIRE', turns, TURNS_KEPT)
-      end
-    elseif h[1] then
-      put_off(queue, tenant, -tonumber(h[1]))
-    end
+  else
+    put_off(queue, tenant, -tonumber(redis.call('HGET', job, 'charge') or '0'))
   end
 end
 
 -- A queue as one tenant's next job finds it: jobs waiting, those of them it would come after, its own,
--- jobs running at the backend, and whether a mark was passed before.
+-- jobs running at the backend, and whether a mark was passed before. Parked jobs fill it, but are waited for by nobody.
 local function gauge(queue, backend, tenant)
   local index = 'k9:waiting:' .. queue
   local found = {
@@ -131,7 +157,7 @@ local function gauge(queue, backend, tenant)
     in_flight = redis.call('ZCOUNT', 'k9:leases:' .. backend, instant(clock()), '+inf'),
     saturated = redis.call('HGET', 'k9:saturated', queue) == '1',
   }
-  found.ahead = found.waiting
+  found.ahead, found.waiting = found.waiting, found.waiting + redis.call('ZCARD', parked_in(queue))
   if found.own < found.waiting then
     found.ahead = redis.call('ZCOUNT', index, '-inf', string.format('%.0f', turn_of(queue, tenant)))
   end
