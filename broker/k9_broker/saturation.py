@@ -31,6 +31,8 @@ class Gauge(NamedTuple):
     in_flight: int
     saturated: bool
     """A mark was passed, and is not yet left well behind."""
+    patient: int = 0
+    """Of those waiting, those whose callers would rather wait than be refused."""
 
 
 def wait_behind(ahead: int, in_flight: int, slots: int, seconds: float, spread: float = 0.0) -> Wait:

@@ -73,10 +73,10 @@ class World:
         return await self.fleet.snapshot()
 
     def _occupy(self, pipe: Any, said: Announcement) -> None:
-        """Whose the fillers are, and when whose turn is."""
+        """Whose the fillers are, those of patient callers among them, and when whose turn is."""
         for priority in Priority:
             queue = queue_name(said.kind, said.backend, priority)
-            for tenant in worlds.TENANTS:
+            for tenant in (*worlds.TENANTS, ":patient"):
                 if self.rng.random() < 0.5:
                     pipe.sadd(keys.queued(queue, tenant), *range(self.rng.randint(1, 3)))
                     pipe.hset(keys.turns(queue), f"of {tenant}", self.rng.randint(0, 4))
@@ -198,6 +198,7 @@ BLIND: dict[str, dict[str, int]] = {
     "turns": {"ahead": 0},
     "slots": {"in_flight": 0},
     "hysteresis": {"saturated": False},
+    "patience": {"patient": 0},
 }
 
 

@@ -50,12 +50,8 @@ def taken(request: InferenceRequest, *places: tuple[Candidate, Gauge], **decisio
         (asked(), [(HERE, waits(2, saturated=True)), (AWAY, EMPTY)], "here", HERE.reason),
         (asked(), [(HERE, waits(9, ahead=1, own=0)), (AWAY, EMPTY)], "here", HERE.reason),  # its turn is soon
         (asked(), [(HERE, waits(4)), (THERE, waits(3))], "there", SLOW),
-        (
-            asked(),
-            [(HERE, waits(9)), (THERE, waits(7)), (AWAY, waits(99))],
-            "there",
-            THERE.reason,
-        ),  # least bad
+        (asked(), [(HERE, waits(9)), (THERE, waits(7)), (AWAY, waits(99))], "there", SLOW),  # least bad
+        (asked(), [(HERE, waits(7)), (THERE, waits(9)), (AWAY, waits(99))], "here", HERE.reason),
         (asked(), [(HERE, waits(100))], None, FULL),
         (asked(), [(place("here", overflow_at=2), waits(2)), (AWAY, EMPTY)], "away", FULL),
         (asked(), [(place("here", overflow_at=2), waits(2))], "here", HERE.reason),
@@ -68,13 +64,16 @@ def taken(request: InferenceRequest, *places: tuple[Candidate, Gauge], **decisio
         (asked(deadline=5.9, patient=True), [(HERE, waits(2))], "here", HERE.reason),
         (asked(deadline=5.9, patient=True), [(HERE, waits(100))], None, LATE),
         (asked(deadline=5.9), [(HERE, waits(2)), (THERE, waits(2)), (AWAY, waits(2))], "away", LATE),
-        (asked(**BATCH), [(HERE, waits(99)), (AWAY, EMPTY)], "here", HERE.reason),  # no mark on its wait
+        (asked(**BATCH), [(HERE, waits(99)), (AWAY, EMPTY)], "here", HERE.reason),  # it waits rather than pay
+        (asked(**BATCH), [(HERE, waits(99)), (THERE, waits(3)), (AWAY, EMPTY)], "there", SLOW),
+        (asked(**BATCH), [(HERE, waits(99)), (AWAY, EMPTY), (THERE, waits(90))], "there", SLOW),
+        (asked(**BATCH), [(place("here", overflow_at=2), waits(3)), (THERE, EMPTY)], "here", HERE.reason),
         (asked(**BATCH), [(HERE, waits(100)), (AWAY, EMPTY)], None, FULL),  # it waits rather than pay
         (asked(**BATCH), [(HERE, waits(100)), (THERE, waits(0)), (AWAY, EMPTY)], "there", FULL),
         (asked(**BATCH), [(AWAY, EMPTY), (HERE, EMPTY)], "away", AWAY.reason),
         (asked(**BATCH, deadline=60.0), [(HERE, waits(40)), (AWAY, EMPTY)], "away", LATE),
         (asked(**BATCH, deadline=60.0), [(HERE, waits(100)), (AWAY, EMPTY)], "away", LATE),
-        (asked(**BATCH, deadline=60.0), [(HERE, waits(40)), (THERE, waits(35))], "there", THERE.reason),
+        (asked(**BATCH, deadline=60.0), [(HERE, waits(40)), (THERE, waits(35))], "there", LATE),
         (asked(), [(place("here", least_wait=12.0), EMPTY), (AWAY, EMPTY)], "away", SLOW),
         (asked(), [(place("here", overflow_wait=0.0), EMPTY), (AWAY, EMPTY)], "here", HERE.reason),  # at once
         (asked(), [(place("here", overflow_at=0), EMPTY), (AWAY, EMPTY)], "here", HERE.reason),
@@ -112,3 +111,12 @@ def test_several_tenants_leave_each_other_room() -> None:
     assert taken(asked(), (place("here", overflow_wait=None), crowded), shared=False).candidate
     light = waits(76, own=2)
     assert taken(asked(), (place("here", overflow_wait=None), light), shared=True).candidate
+
+
+def test_patient_callers_shut_nobody_out() -> None:
+    """They have the room of a batch; those who would not wait so long have theirs beside them."""
+    crowded = Gauge(120, 1, 0, 1, saturated=False, patient=110)
+    here = place("here", overflow_wait=None)
+    assert taken(asked(), (here, crowded), shared=True).candidate == here
+    assert taken(asked(patient=True), (here, crowded)).candidate is None
+    assert taken(asked(patient=True), (here._replace(max_waiting=1000), crowded)).candidate is not None

@@ -8,12 +8,12 @@ from dataclasses import replace
 from k9_broker.failover import onward
 from k9_broker.jobs import Job, JobState
 from k9_broker.lateness import LATE, is_late, is_worth_it
-from k9_broker.requests import Kind, Priority
+from k9_broker.requests import Priority
 from k9_broker.simulation.calls import Call
 from k9_broker.simulation.deciding import K9, Went
 from k9_broker.simulation.servers import MODEL, Server
 from k9_broker.snapshot import BackendView, Snapshot
-from k9_broker.strategy.admission import FULL, obstacle
+from k9_broker.strategy.admission import obstacle
 from k9_broker.strategy.decision import Decision
 from k9_broker.strategy.explanation import explain
 
@@ -63,24 +63,21 @@ class LateSweep:
     ) -> Went | None:
         priority, left = call.request.priority, call.deadline_at - now
         waited = now - call.arrived
-        if not is_late(view, priority, ahead=ahead, waited=waited, busy=0.0, seconds_left=left):
+        if not is_late(view, priority, ahead=ahead, waited=waited, busy=call.busy, seconds_left=left):
             return None
         assert call.decision is not None
         remaining = view.wait_behind(ahead).p50
         others = {one.name: one for one in snapshot.backends}
         asked = replace(call.request, deadline=max(left, 1e-9))
         decision = Decision((), (), privacy=call.decision.privacy, budget=call.decision.budget)
-        stays = False
         for place in onward(explain(call.decision), _job(call, view), snapshot, reason=LATE, marks=True):
             if not is_worth_it(others[place.backend], priority, remaining):
                 continue
             found = obstacle(
                 decision, asked, place, self._k9.gauge(place.queue, call.tenant), self._k9.spent_by(call, now)
             )
-            cloud = place.kind is Kind.CLOUD
-            if not found.reason and not (stays and cloud):
+            if not found.reason:
                 return Went(self._servers[place.backend], LATE, place.busy, place.cost or 0)
-            stays = stays or (priority is Priority.BATCH and not cloud and found.reason == FULL)
         return None
 
 

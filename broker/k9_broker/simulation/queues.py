@@ -53,8 +53,9 @@ class TurnQueue:
             return waiting
         return bisect_right(self._calls, self._turn_of(tenant), lo=self._head, key=_number) - self._head
 
-    def take_turn(self, call: Call, busy: float) -> None:
-        """A job comes in where its tenant's turn is. `busy`: seconds it is expected to hold a slot."""
+    def take_turn(self, call: Call, busy: float, left: float = math.inf) -> None:
+        """A job comes in where its tenant's turn is. `busy`: seconds it is expected to hold a slot, which it
+        does no longer than the `left` ones until its deadline."""
         call.number = self._turn_of(call.tenant)
         call.place = (call.number, next(self._came))
         if not self._calls or self._calls[-1].place < call.place:
@@ -63,8 +64,8 @@ class TurnQueue:
             insort(self._calls, call, lo=self._head, key=_place)
         self._own[call.tenant] += 1
         call.busy = busy
-        call.charge = max(1, math.floor(busy * _MICROS * self._stretch() / call.weight))
-        self._put_off(call.tenant, call.charge)
+        call.charge = max(1, math.floor(min(busy * self._stretch(), left) * _MICROS / call.weight))
+        self._of[call.tenant] = call.number + call.charge
 
     def take(self, may_run: Callable[[Call], bool] | None = None) -> Call | None:
         """The first job, which begins now; with `may_run`, the first that may."""
@@ -111,4 +112,4 @@ class TurnQueue:
         return max(self._now, self._of.get(tenant, 0))
 
     def _put_off(self, tenant: str, by: float) -> None:
-        self._of[tenant] = round(self._turn_of(tenant) + by)
+        self._of[tenant] = round(self._of.get(tenant, 0) + by)

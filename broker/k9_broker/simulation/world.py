@@ -132,7 +132,7 @@ class World:
         if self._k9 is not None and went.cost:
             call.cost, call.day = went.cost, int(self.now // DAY)
             self._spend(call, went.cost)
-        server.queues[call.request.priority].take_turn(call, went.busy)
+        server.queues[call.request.priority].take_turn(call, went.busy, call.deadline_at - self.now)
         self._start(server)
         if call.began is None:
             heappush(self._waits, (call.deadline_at, next(self._numbers), call))

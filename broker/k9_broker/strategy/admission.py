@@ -50,7 +50,8 @@ def choose(
     reserved today.
 
     The first candidate without an obstacle; if there is none, the one with the shortest wait of those that
-    are only past a mark. A batch job whose queue here is full waits for it rather than go to the cloud.
+    are only past a mark. A batch job whose queue here is full or slow waits for it rather than go to the
+    cloud.
     """
     passed: list[tuple[Candidate, str]] = []
     marked: list[tuple[float, int]] = []
@@ -68,12 +69,14 @@ def choose(
             if found.yields:
                 marked.append((found.wait, len(passed)))
         batch_here = request.priority is Priority.BATCH and candidate.kind is Kind.LOCAL
-        stays = stays or (batch_here and found.reason == FULL)
+        stays = stays or (batch_here and found.reason in (FULL, SLOW))
         passed.append((candidate, found.reason))
     if marked:
         wait, at = min(marked)
-        candidate, _ = passed.pop(at)
-        return Admission(candidate, candidate.reason, tuple(passed), wait)
+        candidate = passed[at][0]
+        reason = passed[0][1] if at else candidate.reason
+        del passed[at]
+        return Admission(candidate, reason, tuple(passed), wait)
     return Admission(None, passed[0][1] if passed else "no-candidate", tuple(passed), min(waits, default=0.0))
 
 
@@ -90,14 +93,17 @@ def obstacle(
         if candidate.cost and spent + candidate.cost > decision.budget:
             return Obstacle(NO_MONEY)
     mark, wait = candidate.max_waiting, _wait(candidate, found, found.ahead)
-    full = found.waiting >= mark or (decision.shared and found.own >= share(mark, found.waiting))
+    # Patient callers count for themselves alone, so that they shut nobody out who would not wait so long.
+    counted = found.waiting if request.patient else found.waiting - found.patient
+    crowds = decision.shared and wait > 0 and found.own >= share(mark, counted)
+    full = counted >= mark or crowds
     batch = request.priority is Priority.BATCH
     if wait + candidate.busy > request.allowed_seconds:
         return Obstacle(LATE, not full and (batch or request.patient or wait <= 0), wait)
     if full:
         return Obstacle(FULL, wait=wait)
-    if not batch and (reason := _saturated(candidate, found)):
-        return Obstacle(reason, True, wait)
+    if not batch or candidate.kind is Kind.LOCAL:
+        return Obstacle(_saturated(candidate, found, batch), True, wait)
     return Obstacle("", wait=wait)
 
 
@@ -106,12 +112,12 @@ def _wait(candidate: Candidate, found: Gauge, ahead: int) -> float:
     return max(middle, candidate.least_wait)
 
 
-def _saturated(candidate: Candidate, found: Gauge) -> str:
-    """Which mark says that interactive jobs should rather go elsewhere; empty when none does.
+def _saturated(candidate: Candidate, found: Gauge, batch: bool) -> str:
+    """Which mark says that jobs should rather go elsewhere; empty when none does. A batch has none on depth.
 
     Whose turn comes soon all the same, because others fill the queue, may stay; and who begins at once.
     """
-    at, seconds = candidate.overflow_at, candidate.overflow_wait
+    at, seconds = None if batch else candidate.overflow_at, candidate.overflow_wait
     slow = past(seconds, _wait(candidate, found, found.waiting), before=found.saturated)
     wait = _wait(candidate, found, found.ahead)
     if wait <= 0:

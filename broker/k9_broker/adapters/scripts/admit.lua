@@ -45,5 +45,6 @@ if KEYS[3] then redis.call('SET', KEYS[3], place.model) end
 if account then redis.call('HSET', job, 'account', account) end
 redis.call('EXPIRE', job, math.ceil(tonumber(ARGV[3]) + tonumber(ARGV[4])))
 redis.call('ZADD', deadlines, instant(due), id)
+if asked.patient and asked.priority == 'interactive' then redis.call('SADD', queued_of(place.queue, PATIENT), id) end
 take_turn(job, place.queue, id, tenant, place.busy, ARGV[6] .. in_json(place.model) .. ARGV[7], ARGV[8], ARGV[9])
 return { 'admitted', unpack(decided) }

@@ -16,6 +16,7 @@ local function forget(queue, id)
     end
   end
   step_out(queue, id, '')
+  redis.call('SREM', queued_of(queue, PATIENT), id)
 end
 
 local now, most = instant(clock()), tonumber(ARGV[1])

@@ -56,6 +56,7 @@ local function put_off(queue, tenant, by)
   redis.call('EXPIRE', turns, TURNS_KEPT)
 end
 
+local PATIENT = ':patient' -- no tenant is called so
 local function queued_of(queue, tenant) return 'k9:queued:' .. queue .. ':' .. tenant end
 
 -- No tenant's name begins with a colon.
@@ -136,6 +137,7 @@ local function leave_queue(job, queue, id, tenant, begun)
   local number = step_out(queue, id, tenant)
   if not number then return end
   redis.call('SREM', queued_of(queue, tenant), id)
+  redis.call('SREM', queued_of(queue, PATIENT), id)
   if begun then
     local turns = turns_of(queue)
     if number > tonumber(redis.call('HGET', turns, 'now') or '0') then
@@ -147,13 +149,15 @@ local function leave_queue(job, queue, id, tenant, begun)
   end
 end
 
--- A queue as one tenant's next job finds it: jobs waiting, those of them it would come after, its own,
--- jobs running at the backend, and whether a mark was passed before. Parked jobs fill it, but are waited for by nobody.
+-- A queue as one tenant's next job finds it: jobs waiting, those of them it would come after, its own, those
+-- of patient callers, jobs running at the backend, and whether a mark was passed before. Parked jobs fill it,
+-- but are waited for by nobody.
 local function gauge(queue, backend, tenant)
   local index = 'k9:waiting:' .. queue
   local found = {
     waiting = redis.call('ZCARD', index),
     own = redis.call('SCARD', queued_of(queue, tenant)),
+    patient = redis.call('SCARD', queued_of(queue, PATIENT)),
     in_flight = redis.call('ZCOUNT', 'k9:leases:' .. backend, instant(clock()), '+inf'),
     saturated = redis.call('HGET', 'k9:saturated', queue) == '1',
   }
