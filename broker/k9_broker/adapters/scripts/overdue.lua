@@ -4,7 +4,8 @@
 -- ARGV  1 most of each kind
 -- Gives {past their deadline, orphans, perhaps lost}; each id of the latter two is followed by its generation.
 -- Only jobs older than the oldest waiting message of their queue can have lost theirs. A parked job has
--- none: it is as good as lost when its tenant may have more in flight. While it is parked, that is not forgotten.
+-- none: it is as good as lost when its tenant may have more in flight.
+
 -- A job without a record leaves its queue, and the set of whichever tenant it was.
 local function forget(queue, id)
   for _, field in ipairs(redis.call('HKEYS', turns_of(queue))) do
@@ -49,7 +50,7 @@ for at = 1, #KEYS, 5 do
       end
     end
     local parked = parked_in(KEYS[q])
-    redis.call('EXPIRE', parked, TURNS_KEPT)
+    redis.call('EXPIRE', parked, TURNS_KEPT) -- however long they wait
     for _, id in ipairs(redis.call('ZRANGE', parked, 0, 10 * most - 1)) do
       if #lost >= 2 * most then break end
       local h = redis.call('HMGET', 'k9:job:' .. id, 'generation', 'state', 'tenant', 'max_in_flight')
