@@ -89,7 +89,7 @@ def test_trap_16_callers_of_a_loading_model_get_headers_and_comments(
 
 def test_trap_17_ollamas_queue_is_left_empty(k9: Menagerie, breaks: Any) -> None:
     """It would take any number, and tell nobody how many wait: those above the slots wait at K-9."""
-    breaks("ollama", latency_ms=150, slots=4)
+    breaks("ollama", latency_ms=600, slots=4)
     body = {"model": only("ollama"), "messages": HELLO}
     jobs = [
         k9.http.post("/v1/jobs", json={"endpoint": "/v1/chat/completions", "body": body}).json()["id"]

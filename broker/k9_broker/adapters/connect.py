@@ -155,6 +155,13 @@ class Commands:
         await self._redis.aclose()
 
 
+async def ended(task: asyncio.Task[None]) -> None:
+    """Cancel a task until it has ended: redis-py, closing a broken connection, may swallow a cancellation."""
+    while not task.done():
+        task.cancel()
+        await asyncio.wait([task], timeout=0.5)
+
+
 def _settle(reply: asyncio.Future[Any], answer: Any) -> None:
     act: Callable[[Any], None] = (
         reply.set_exception if isinstance(answer, BaseException) else reply.set_result

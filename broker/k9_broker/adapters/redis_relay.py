@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pydantic_core import to_json
 
 from k9_broker.adapters import keys
-from k9_broker.adapters.connect import Commands
+from k9_broker.adapters.connect import Commands, ended
 from k9_broker.jobs import Claim
 from k9_broker.results import Chunk
 
@@ -70,8 +70,7 @@ class RedisRelayWriter:
 
     async def close(self) -> None:
         if self._flusher is not None:
-            self._flusher.cancel()
-            await asyncio.wait([self._flusher])
+            await ended(self._flusher)
 
     async def _run(self) -> None:
         clock = asyncio.get_running_loop().time

@@ -16,7 +16,7 @@ from pydantic_core import from_json
 from redis.asyncio import Redis
 
 from k9_broker.adapters import keys
-from k9_broker.adapters.connect import Commands
+from k9_broker.adapters.connect import Commands, ended
 from k9_broker.errors import JobNotFound, LedgerUnavailable
 from k9_broker.ports import Event, Follower
 
@@ -106,8 +106,7 @@ class RedisRelayReader:
 
     async def close(self) -> None:
         if self._listener is not None:
-            self._listener.cancel()
-            await asyncio.wait([self._listener])
+            await ended(self._listener)
         await self._redis.aclose()
 
     @asynccontextmanager
